@@ -1,0 +1,291 @@
+package observe
+
+import (
+	"bytes"
+	"strings"
+	"time"
+	"unsafe"
+
+	"holdfast/postfix"
+)
+
+// A Shard is a part of a Snapshot that one reader fills. A million queued
+// messages must fit beside a relay's own work, so messages are kept as fixed
+// rows and one text arena without pointers: about 150 bytes for a message with
+// one recipient instead of a kilobyte, and nothing for the garbage collector
+// to walk.
+type Shard struct {
+	rows  [][]row
+	rcpts [][]rcptRow
+	fails [][]failRow
+	count int
+	nrcpt uint32
+	nfail uint32
+
+	text   [][]byte
+	intern map[string]ref
+	// causes remembers the class of each reason that was interned: reasons
+	// repeat by the thousand and classifying one costs a hundred lookups.
+	causes map[reasonKey]postfix.Cause
+}
+
+const (
+	rowsPerBlock   = 1024
+	bytesPerArena  = 1 << 16
+	maxInterned    = 1 << 15
+	maxTextBytes   = 1 << 14
+	placeholder    = 0x00
+	arenaBits      = 16
+	arenaIndexMask = 1<<arenaBits - 1
+)
+
+// ref addresses a text in the arena: block number, offset in it, length.
+type ref struct {
+	at  uint32
+	len uint16
+}
+
+type reasonKey struct {
+	text   ref
+	status ref
+}
+
+type row struct {
+	inode                          uint64
+	arrival, created, changed, try int64 // microseconds since 1970, 0 = not known
+	size, content, data, file      int64
+	id, sender                     ref
+	client, clientAddr, helo       ref
+	proto, sasl, filter, redirect  ref
+	messageID, damage              ref
+	firstRcpt, firstFail           uint32
+	rcpts, fails                   uint32
+	total, done                    uint32
+	queue                          postfix.Queue
+	flags                          uint8
+}
+
+type rcptRow struct {
+	offset                          int64
+	address, original, hop          ref
+	reason, status, host, causeText ref
+}
+
+type failRow struct {
+	offset                  int64
+	address, status, reason ref
+}
+
+const (
+	flagExpire = 1 << iota
+	flagFlush
+	flagUTF8
+)
+
+// NewShard returns an empty shard.
+func NewShard() *Shard {
+	return &Shard{intern: make(map[string]ref), causes: make(map[reasonKey]postfix.Cause)}
+}
+
+// Len returns the number of messages in the shard.
+func (s *Shard) Len() int { return s.count }
+
+// Add copies the message into the shard and returns its index there. Nothing
+// of m is referenced afterwards.
+func (s *Shard) Add(m *postfix.Message) int {
+	if s.count%rowsPerBlock == 0 {
+		s.rows = append(s.rows, make([]row, 0, rowsPerBlock))
+	}
+	block := &s.rows[len(s.rows)-1]
+	*block = append(*block, row{})
+	s.fill(&(*block)[len(*block)-1], m)
+	s.count++
+	return s.count - 1
+}
+
+// Replace overwrites message i, for a file that changed since it was read. The
+// old text stays in the arena; a shard that is replaced often is rebuilt by
+// its owner.
+func (s *Shard) Replace(i int, m *postfix.Message) { s.fill(s.row(i), m) }
+
+// SetQueue moves message i to another queue: it was met again elsewhere.
+func (s *Shard) SetQueue(i int, q postfix.Queue) { s.row(i).queue = q }
+
+// AddFrom copies message i of another shard into this one.
+func (s *Shard) AddFrom(other *Shard, i int, scratch *postfix.Message) int {
+	other.get(i, scratch)
+	return s.Add(scratch)
+}
+
+func (s *Shard) row(i int) *row { return &s.rows[i/rowsPerBlock][i%rowsPerBlock] }
+
+func (s *Shard) fill(r *row, m *postfix.Message) {
+	*r = row{
+		inode: m.Inode, queue: m.Queue,
+		arrival: toMicro(m.Arrival), created: toMicro(m.Created), changed: toMicro(m.Changed), try: toMicro(m.NextTry),
+		size: m.Size, content: m.ContentLength, data: m.DataOffset, file: m.FileSize,
+		id: s.put(string(m.ID)), sender: s.shared(m.Sender),
+		client: s.shared(m.Client.Name), clientAddr: s.shared(m.Client.Address),
+		helo: s.shared(m.Client.Helo), proto: s.shared(m.Client.Protocol),
+		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
+		messageID: s.put(m.MessageID), damage: s.shared(m.Damage),
+		firstRcpt: s.nrcpt, firstFail: s.nfail,
+		rcpts: uint32(len(m.Recipients)), fails: uint32(len(m.Bounces)), //nolint:gosec // bounded by the file size
+		total: uint32(m.TotalRecipients), done: uint32(m.Done), //nolint:gosec // decoded as non-negative
+	}
+	if m.ForceExpire {
+		r.flags |= flagExpire
+	}
+	if m.FlushRequested {
+		r.flags |= flagFlush
+	}
+	if m.SMTPUTF8 {
+		r.flags |= flagUTF8
+	}
+	for i := range m.Recipients {
+		s.addRecipient(&m.Recipients[i])
+	}
+	for _, f := range m.Bounces {
+		s.fails = appendBlock(s.fails, int(s.nfail), failRow{offset: f.Offset, address: s.put(f.Address), status: s.shared(f.Status), reason: s.shared(f.Reason)})
+		s.nfail++
+	}
+}
+
+func (s *Shard) addRecipient(r *postfix.Recipient) {
+	out := rcptRow{
+		offset: r.Offset, address: s.put(r.Address), original: s.put(r.Original), hop: s.shared(r.NextHop),
+		status: s.shared(r.Status), host: s.shared(r.Host),
+	}
+	if r.Reason != "" {
+		// Servers quote the recipient in their replies. With the address taken
+		// out, ten thousand different texts become one.
+		text := r.Reason
+		if r.Address != "" && strings.Contains(text, r.Address) && strings.IndexByte(text, placeholder) < 0 {
+			text = strings.ReplaceAll(text, r.Address, string(rune(placeholder)))
+		}
+		out.reason = s.shared(text)
+		out.causeText = s.shared(string(s.cause(out.reason, out.status, r)))
+	}
+	s.rcpts = appendBlock(s.rcpts, int(s.nrcpt), out)
+	s.nrcpt++
+}
+
+func (s *Shard) cause(reason, status ref, r *postfix.Recipient) postfix.Cause {
+	if r.Cause != postfix.NoCause {
+		return r.Cause
+	}
+	key := reasonKey{reason, status}
+	if c, ok := s.causes[key]; ok {
+		return c
+	}
+	c := postfix.Classify(r.Status, r.Reason)
+	if len(s.causes) < maxInterned {
+		s.causes[key] = c
+	}
+	return c
+}
+
+func appendBlock[T any](blocks [][]T, n int, v T) [][]T {
+	if n%rowsPerBlock == 0 {
+		blocks = append(blocks, make([]T, 0, rowsPerBlock))
+	}
+	last := len(blocks) - 1
+	blocks[last] = append(blocks[last], v)
+	return blocks
+}
+
+// shared stores a text that is likely to come again. The table is bounded:
+// hostile mail can make every text different, and then it costs no more than
+// storing each.
+func (s *Shard) shared(text string) ref {
+	if text == "" {
+		return ref{}
+	}
+	if r, ok := s.intern[text]; ok {
+		return r
+	}
+	r := s.put(text)
+	if len(s.intern) < maxInterned {
+		s.intern[s.at(r)] = r
+	}
+	return r
+}
+
+// put stores a text. Texts over 16 KiB are cut: no SMTP path, reply or header
+// that Postfix stores in one record is longer (line_length_limit), and a
+// forged one must not grow the snapshot.
+func (s *Shard) put(text string) ref {
+	if text == "" {
+		return ref{}
+	}
+	if len(text) > maxTextBytes {
+		text = text[:maxTextBytes]
+	}
+	last := len(s.text) - 1
+	if last < 0 || cap(s.text[last])-len(s.text[last]) < len(text) {
+		s.text = append(s.text, make([]byte, 0, bytesPerArena))
+		last++
+	}
+	at := len(s.text[last])
+	s.text[last] = append(s.text[last], text...)
+	return ref{at: uint32(last)<<arenaBits | uint32(at), len: uint16(len(text))} //nolint:gosec // both are bounded by the arena's constants
+}
+
+// at returns the text without copying it. Arena bytes are never rewritten once
+// they are stored, which is what makes sharing them as a string sound.
+func (s *Shard) at(r ref) string {
+	if r.len == 0 {
+		return ""
+	}
+	b := s.text[r.at>>arenaBits][r.at&arenaIndexMask:][:r.len]
+	return unsafe.String(unsafe.SliceData(b), len(b))
+}
+
+func (s *Shard) get(i int, m *postfix.Message) {
+	r := s.row(i)
+	rcpts, fails := m.Recipients[:0], m.Bounces[:0]
+	*m = postfix.Message{
+		Queue: r.queue, ID: postfix.QueueID(s.at(r.id)), Inode: r.inode,
+		Arrival: fromMicro(r.arrival), Created: fromMicro(r.created), Changed: fromMicro(r.changed), NextTry: fromMicro(r.try),
+		Size: r.size, ContentLength: r.content, DataOffset: r.data, FileSize: r.file,
+		Sender: s.at(r.sender), TotalRecipients: int(r.total), Done: int(r.done),
+		ForceExpire: r.flags&flagExpire != 0, FlushRequested: r.flags&flagFlush != 0, SMTPUTF8: r.flags&flagUTF8 != 0,
+		Client:   postfix.Client{Name: s.at(r.client), Address: s.at(r.clientAddr), Helo: s.at(r.helo), Protocol: s.at(r.proto)},
+		SASLUser: s.at(r.sasl), Filter: s.at(r.filter), Redirect: s.at(r.redirect),
+		MessageID: s.at(r.messageID), Damage: s.at(r.damage),
+	}
+	for k := range r.rcpts {
+		rcpts = append(rcpts, s.recipient(r.firstRcpt+k))
+	}
+	for k := range r.fails {
+		f := &s.fails[(r.firstFail+k)/rowsPerBlock][(r.firstFail+k)%rowsPerBlock]
+		fails = append(fails, postfix.Failure{Address: s.at(f.address), Offset: f.offset, Status: s.at(f.status), Reason: s.at(f.reason)})
+	}
+	m.Recipients, m.Bounces = rcpts, fails
+}
+
+func (s *Shard) recipient(i uint32) postfix.Recipient {
+	r := &s.rcpts[i/rowsPerBlock][i%rowsPerBlock]
+	out := postfix.Recipient{
+		Offset: r.offset, Address: s.at(r.address), Original: s.at(r.original), NextHop: s.at(r.hop),
+		Status: s.at(r.status), Host: s.at(r.host), Reason: s.at(r.reason), Cause: postfix.Cause(s.at(r.causeText)),
+	}
+	if strings.IndexByte(out.Reason, placeholder) >= 0 && out.Address != "" {
+		out.Reason = string(bytes.ReplaceAll([]byte(out.Reason), []byte{placeholder}, []byte(out.Address)))
+	}
+	return out
+}
+
+func toMicro(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicro(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

@@ -1,0 +1,90 @@
+package postfix
+
+import "time"
+
+// Instance is one Postfix on this host: a configuration directory and the
+// queue, lifetimes and owner that follow from it. Queue IDs are unique only
+// within one instance, so every record that Holdfast writes names it.
+type Instance struct {
+	// Name is multi_instance_name, or the last element of the configuration
+	// directory where none is set. It is what records carry.
+	Name string `json:"name"`
+	// ConfigDir is the directory of main.cf and master.cf.
+	ConfigDir string `json:"config_dir"`
+	// QueueDir is queue_directory, the root of the spool.
+	QueueDir string `json:"queue_dir"`
+	// DataDir is data_directory (locks and caches of Postfix).
+	DataDir string `json:"data_dir,omitempty"`
+	// Version is mail_version, for example "3.7.11".
+	Version string `json:"version,omitempty"`
+	// Hostname is myhostname.
+	Hostname string `json:"hostname,omitempty"`
+	// Enabled is false where postmulti lists the instance as disabled.
+	Enabled bool `json:"enabled"`
+
+	// MailOwner is the account that owns the spool; the reader runs as it.
+	MailOwner string `json:"mail_owner"`
+	// SetgidGroup is setgid_group, which may enter public/ and maildrop/.
+	SetgidGroup string `json:"setgid_group,omitempty"`
+	// LongIDs is enable_long_queue_ids.
+	LongIDs bool `json:"long_ids"`
+	// HashedQueues is hash_queue_names, HashDepth is hash_queue_depth. Both
+	// say where Postfix looks; files may lie elsewhere after a change.
+	HashedQueues []string `json:"hashed_queues,omitempty"`
+	HashDepth    int      `json:"hash_depth,omitempty"`
+
+	// MaxLifetime and BounceLifetime are maximal_queue_lifetime and
+	// bounce_queue_lifetime: the first failed attempt after that age returns
+	// the message (qmgr_defer.c, qmgr_active.c).
+	MaxLifetime    time.Duration `json:"-"`
+	BounceLifetime time.Duration `json:"-"`
+	// MinBackoff, MaxBackoff and QueueRunDelay bound the next attempt.
+	MinBackoff    time.Duration `json:"-"`
+	MaxBackoff    time.Duration `json:"-"`
+	QueueRunDelay time.Duration `json:"-"`
+
+	// Relayhost and the tables below decide the next hop of a recipient.
+	Relayhost        string   `json:"relayhost,omitempty"`
+	DefaultTransport string   `json:"default_transport,omitempty"`
+	RelayTransport   string   `json:"relay_transport,omitempty"`
+	RelayDomains     []string `json:"relay_domains,omitempty"`
+	TransportMaps    []string `json:"transport_maps,omitempty"`
+
+	// CommandDir and DaemonDir hold the programs of this Postfix.
+	CommandDir string `json:"command_dir,omitempty"`
+	DaemonDir  string `json:"daemon_dir,omitempty"`
+}
+
+// Hashed reports whether Postfix looks for files of the named directory
+// (a queue, "defer", "bounce", "trace") in hash sub-directories.
+func (in Instance) Hashed(dir string) bool {
+	for _, name := range in.HashedQueues {
+		if name == dir {
+			return true
+		}
+	}
+	return false
+}
+
+// DepthOf returns the number of hash levels of the named directory, 0 to 3.
+func (in Instance) DepthOf(dir string) int {
+	if !in.Hashed(dir) {
+		return 0
+	}
+	return min(max(in.HashDepth, 0), 3)
+}
+
+// Expires returns the time from which a failed attempt returns the message to
+// its sender. Messages from the null sender have bounce_queue_lifetime, which
+// qmgr lowers to maximal_queue_lifetime where it is larger (qmgr/qmgr.c).
+// The zero time means that it cannot be told.
+func (in Instance) Expires(created time.Time, sender string) time.Time {
+	life := in.MaxLifetime
+	if sender == "" && in.BounceLifetime < life {
+		life = in.BounceLifetime
+	}
+	if created.IsZero() || (life == 0 && in.MaxLifetime == 0 && in.QueueRunDelay == 0) {
+		return time.Time{}
+	}
+	return created.Add(life)
+}
