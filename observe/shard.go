@@ -2,6 +2,7 @@ package observe
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"time"
 	"unsafe"
@@ -37,18 +38,14 @@ const (
 	placeholder    = 0x00
 	arenaBits      = 16
 	arenaIndexMask = 1<<arenaBits - 1
+	maxBlocks      = 1<<arenaBits - 64
 )
 
-// ref addresses a text in the arena: block number, offset in it, length.
-type ref struct {
-	at  uint32
-	len uint16
-}
+// ref addresses a text in the arena: block number and offset in it. There the
+// text stands behind its length in two bytes. 0 is the empty text.
+type ref uint32
 
-type reasonKey struct {
-	text   ref
-	status ref
-}
+type reasonKey struct{ text, status ref }
 
 type row struct {
 	inode                          uint64
@@ -199,7 +196,7 @@ func appendBlock[T any](blocks [][]T, n int, v T) [][]T {
 // storing each.
 func (s *Shard) shared(text string) ref {
 	if text == "" {
-		return ref{}
+		return 0
 	}
 	if r, ok := s.intern[text]; ok {
 		return r
@@ -216,29 +213,34 @@ func (s *Shard) shared(text string) ref {
 // forged one must not grow the snapshot.
 func (s *Shard) put(text string) ref {
 	if text == "" {
-		return ref{}
+		return 0
 	}
 	if len(text) > maxTextBytes {
 		text = text[:maxTextBytes]
 	}
 	last := len(s.text) - 1
-	if last < 0 || cap(s.text[last])-len(s.text[last]) < len(text) {
-		s.text = append(s.text, make([]byte, 0, bytesPerArena))
+	if last < 0 || cap(s.text[last])-len(s.text[last]) < len(text)+2 {
+		s.text = append(s.text, make([]byte, 2, bytesPerArena)) // no text starts at 0
 		last++
 	}
 	at := len(s.text[last])
-	s.text[last] = append(s.text[last], text...)
-	return ref{at: uint32(last)<<arenaBits | uint32(at), len: uint16(len(text))} //nolint:gosec // both are bounded by the arena's constants
+	s.text[last] = append(binary.LittleEndian.AppendUint16(s.text[last], uint16(len(text))), text...) //nolint:gosec // cut above
+	return ref(uint32(last)<<arenaBits | uint32(at))                                                  //nolint:gosec // bounded by Full and the block size
 }
+
+// Full reports that the arena is near the 4 GiB that a ref can address; the
+// reader then goes on in a new shard.
+func (s *Shard) Full() bool { return len(s.text) >= maxBlocks }
 
 // at returns the text without copying it. Arena bytes are never rewritten once
 // they are stored, which is what makes sharing them as a string sound.
 func (s *Shard) at(r ref) string {
-	if r.len == 0 {
+	if r == 0 {
 		return ""
 	}
-	b := s.text[r.at>>arenaBits][r.at&arenaIndexMask:][:r.len]
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	b := s.text[r>>arenaBits][r&arenaIndexMask:]
+	n := binary.LittleEndian.Uint16(b)
+	return unsafe.String(&b[2], int(n))
 }
 
 func (s *Shard) get(i int, m *postfix.Message) {
