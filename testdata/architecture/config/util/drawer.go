@@ -1,0 +1,2 @@
+// Package util is planted: a drawer.
+package util // want "names: a name for a drawer"

@@ -1,0 +1,6 @@
+// Package durable is planted: the one place that writes.
+package durable
+
+import "os"
+
+var _, _ = os.Rename, os.CreateTemp

@@ -1,0 +1,2 @@
+// Package nowhere is planted: a folder without a place.
+package nowhere // want "order: folder"

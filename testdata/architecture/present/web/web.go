@@ -1,0 +1,1 @@
+package web // want "package comments: package web has no comment"
