@@ -69,7 +69,7 @@ func newPrivatePostfix(t *testing.T, configure func(*Spool)) *privatePostfix {
 	long := map[bool]string{true: "yes", false: "no"}[p.spool.LongIDs]
 	hashed := "deferred, defer"
 	if p.spool.HashDepth == 0 {
-		hashed = "" // Postfix has no depth of zero
+		hashed = "flush" // Postfix has neither a depth of zero nor an empty list
 	}
 	main := fmt.Sprintf("queue_directory = %s\ndata_directory = %s\nmyhostname = relay.example\ncompatibility_level = 3.6\nhash_queue_names = %s\nhash_queue_depth = %d\nenable_long_queue_ids = %s\nmaillog_file = \n",
 		p.spool.Dir, filepath.Join(dir, "data"), hashed, max(1, p.spool.HashDepth), long)
