@@ -3,6 +3,7 @@ package observe
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -20,6 +21,7 @@ type Shard struct {
 	rcpts [][]rcptRow
 	fails [][]failRow
 	count int
+	waste int
 	nrcpt uint32
 	nfail uint32
 
@@ -101,17 +103,68 @@ func (s *Shard) Add(m *postfix.Message) int {
 }
 
 // Replace overwrites message i, for a file that changed since it was read. The
-// old text stays in the arena; a shard that is replaced often is rebuilt by
-// its owner.
-func (s *Shard) Replace(i int, m *postfix.Message) { s.fill(s.row(i), m) }
+// old text stays in the arena: see Waste.
+func (s *Shard) Replace(i int, m *postfix.Message) {
+	s.waste++
+	s.fill(s.row(i), m)
+}
 
-// SetQueue moves message i to another queue: it was met again elsewhere.
-func (s *Shard) SetQueue(i int, q postfix.Queue) { s.row(i).queue = q }
+// Remove takes message i out and moves the last one into its place.
+func (s *Shard) Remove(i int) {
+	s.waste++
+	s.count--
+	*s.row(i) = *s.row(s.count)
+	block := s.count / rowsPerBlock
+	s.rows[block] = s.rows[block][:s.count%rowsPerBlock]
+	s.rows = s.rows[:(s.count+rowsPerBlock-1)/rowsPerBlock]
+}
 
-// AddFrom copies message i of another shard into this one.
-func (s *Shard) AddFrom(other *Shard, i int, scratch *postfix.Message) int {
-	other.get(i, scratch)
-	return s.Add(scratch)
+// Waste returns how many messages were replaced or removed: their text and
+// recipients still take space until the shard is written anew by Compact.
+func (s *Shard) Waste() int { return s.waste }
+
+// Fork returns a shard with the same messages that can be changed while s, as
+// part of a finished Snapshot, cannot. The text is shared: it is only ever
+// appended to, behind everything that s can see. Only the newest shard of a
+// line may be forked.
+func (s *Shard) Fork() *Shard {
+	f := *s
+	f.rows = make([][]row, len(s.rows))
+	for i, block := range s.rows {
+		f.rows[i] = append(make([]row, 0, rowsPerBlock), block...)
+	}
+	f.rcpts, f.fails, f.text = slices.Clone(s.rcpts), slices.Clone(s.fails), slices.Clone(s.text)
+	return &f
+}
+
+// Compact returns a shard with the same messages in the same order and no waste.
+func (s *Shard) Compact() *Shard {
+	c := NewShard()
+	var m postfix.Message
+	for i := range s.count {
+		s.get(i, &m)
+		c.Add(&m)
+	}
+	return c
+}
+
+// ID returns the queue ID of message i.
+func (s *Shard) ID(i int) postfix.QueueID { return postfix.QueueID(s.at(s.row(i).id)) }
+
+// SameFile reports whether message i was read from a file that still has these
+// attributes: then it needs no second reading. Every write, chmod, rename and
+// change of the other times sets the ctime, which is compared to the
+// microsecond.
+func (s *Shard) SameFile(i int, inode uint64, size int64, ctime time.Time) bool {
+	r := s.row(i)
+	return r.inode == inode && r.file == size && r.changed == toMicro(ctime)
+}
+
+// SameMessage reports whether message i is the one that m is: the same file
+// with the same arrival, perhaps in another queue by now.
+func (s *Shard) SameMessage(i int, m *postfix.Message) bool {
+	r := s.row(i)
+	return r.inode == m.Inode && r.arrival == toMicro(m.Arrival) && s.at(r.id) == string(m.ID)
 }
 
 func (s *Shard) row(i int) *row { return &s.rows[i/rowsPerBlock][i%rowsPerBlock] }
@@ -242,6 +295,9 @@ func (s *Shard) at(r ref) string {
 	n := binary.LittleEndian.Uint16(b)
 	return unsafe.String(&b[2], int(n))
 }
+
+// Get fills m with message i, as Snapshot.At does.
+func (s *Shard) Get(i int, m *postfix.Message) { s.get(i, m) }
 
 func (s *Shard) get(i int, m *postfix.Message) {
 	r := s.row(i)

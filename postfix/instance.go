@@ -1,6 +1,9 @@
 package postfix
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Instance is one Postfix on this host: a configuration directory and the
 // queue, lifetimes and owner that follow from it. Queue IDs are unique only
@@ -87,4 +90,29 @@ func (in Instance) Expires(created time.Time, sender string) time.Time {
 		return time.Time{}
 	}
 	return created.Add(life)
+}
+
+// NextHop returns where Postfix hands a recipient of m to, in the form that it
+// logs and schedules by: a domain, "[host]", "[host]:port". In order of
+// precedence: the message's content filter, the relayhost, the domain after an
+// @ of the redirect target or of the recipient (trivial-rewrite/resolve.c).
+// Transport tables are not consulted here; a Snapshot adds what they say.
+func (in *Instance) NextHop(m *Message, recipient string) string {
+	if m.Filter != "" {
+		transport, hop, _ := strings.Cut(m.Filter, ":")
+		if hop != "" {
+			return hop
+		}
+		return transport
+	}
+	if m.Redirect != "" {
+		recipient = m.Redirect
+	}
+	if _, hop, ok := strings.Cut(in.DefaultTransport, ":"); ok && hop != "" {
+		return hop
+	}
+	if in.Relayhost != "" {
+		return in.Relayhost
+	}
+	return DomainOf(recipient)
 }

@@ -149,26 +149,33 @@ func NewLongID(t time.Time, inode uint64) QueueID {
 // IDs are hashed by their microseconds in hexadecimal, short ones by their
 // first characters (mail_queue_dir in global/mail_queue.c).
 func (id QueueID) HashPath(depth int) string {
-	if depth <= 0 {
-		return ""
-	}
+	return string(id.AppendHashPath(nil, depth))
+}
+
+// AppendHashPath appends HashPath(depth) to dst: the scan calls it once for
+// every file and allocates nothing.
+func (id QueueID) AppendHashPath(dst []byte, depth int) []byte {
 	key := string(id)
-	if id.Form() == LongID {
+	var digits [5]byte
+	if depth > 0 && id.Form() == LongID {
 		usec, err := id.Microseconds()
 		if err != nil {
 			usec = 0
 		}
-		key = fmt.Sprintf("%05X", usec)
+		for i := len(digits) - 1; i >= 0; i-- {
+			digits[i] = "0123456789ABCDEF"[usec&15]
+			usec >>= 4
+		}
+		key = string(digits[:])
 	}
-	path := make([]byte, 0, 2*depth)
 	for i := range depth {
 		c := byte('_')
 		if i < len(key) {
 			c = key[i]
 		}
-		path = append(path, c, '/')
+		dst = append(dst, c, '/')
 	}
-	return string(path)
+	return dst
 }
 
 func decodeHex(s string) (uint64, error) {

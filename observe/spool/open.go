@@ -1,0 +1,150 @@
+package spool
+
+import (
+	"golang.org/x/sys/unix"
+
+	"holdfast/observe"
+	"holdfast/postfix"
+)
+
+// How files and directories of the spool are opened. O_NOATIME leaves the
+// access time alone, O_NOFOLLOW refuses a planted link, O_NONBLOCK keeps a
+// planted pipe from stopping the reader for ever.
+const (
+	fileFlags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	dirFlags  = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_DIRECTORY | unix.O_CLOEXEC
+)
+
+// openAt opens one name below a directory descriptor.
+func openAt(dir int, name string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, flags, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// ready is Postfix's own test for a finished queue file: all owner bits are
+// set (mail_open_ok.c). The other bits carry requests and are not looked at.
+func ready(mode uint32) bool { return mode&0o700 == 0o700 }
+
+// refuse says why the file behind st is not read as a message, "" if it is.
+// corrupt and saved hold what Postfix gave up on; files there need not be ready.
+func refuse(st *unix.Stat_t, queue postfix.Queue, owner int) observe.StrayKind {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return observe.NotRegular
+	case !ready(st.Mode) && queue != postfix.Corrupt && queue != postfix.Saved:
+		return observe.Unfinished
+	case st.Nlink > 1:
+		return observe.HardLinked
+	case queue != postfix.Maildrop && owner >= 0 && int(st.Uid) != owner:
+		return observe.ForeignOwner
+	}
+	return ""
+}
+
+// openQueueFile opens and checks one queue file. kind is not empty where the
+// file is there but is none; err is the system's word, unix.ENOENT for a name
+// that has gone.
+func (r *Reader) openQueueFile(d *directory, name string, st *unix.Stat_t) (fd int, kind observe.StrayKind, err error) {
+	fd, err = r.openMail(d, name)
+	if err == unix.ELOOP || err == unix.ENXIO || err == unix.EISDIR {
+		return -1, observe.NotRegular, nil
+	}
+	if err != nil {
+		return -1, "", err
+	}
+	if err = unix.Fstat(fd, st); err == nil {
+		kind = refuse(st, d.queue, r.owner)
+	}
+	if err != nil || kind != "" {
+		_ = unix.Close(fd)
+		return -1, kind, err
+	}
+	return fd, "", nil
+}
+
+// openMail opens a queue file without touching its access time. In maildrop
+// files belong to whoever submitted them, and only their owner may say
+// O_NOATIME; there the opener, if root started one, does it.
+func (r *Reader) openMail(d *directory, name string) (int, error) {
+	fd, err := openAt(d.fd, name, fileFlags)
+	if err == unix.EPERM && d.queue == postfix.Maildrop && r.opts.Opener != nil {
+		return r.opts.Opener.open(r.in.QueueDir, name)
+	}
+	return fd, err
+}
+
+// directory is one directory of a queue. It is remembered between looks; the
+// descriptor is opened anew for each.
+type directory struct {
+	queue postfix.Queue
+	path  string // below the queue directory, without a trailing slash
+	hash  string // the hash characters that lead here, "" at the top
+	fd    int
+
+	stamp    dirStamp
+	settled  bool   // the stamp would show any later change
+	changed  bool   // listed in the current look
+	children string // names of its hash directories, one character each
+}
+
+func (d *directory) close() {
+	if d.fd >= 0 {
+		_ = unix.Close(d.fd)
+		d.fd = -1
+	}
+}
+
+// dirStamp is what changes when an entry is added to a directory, removed or
+// renamed.
+type dirStamp struct {
+	inode        uint64
+	mtime, ctime int64 // nanoseconds
+}
+
+func stampOf(st *unix.Stat_t) dirStamp {
+	return dirStamp{inode: st.Ino, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
+}
+
+// settled reports whether a change after the stamp was taken is sure to show in
+// a new stamp. File systems stamp with the kernel's coarse clock, a few
+// milliseconds wide: two changes within one tick look like one.
+func (s dirStamp) settled(now int64) bool {
+	return now-s.mtime > coarseClock && now-s.ctime > coarseClock
+}
+
+// coarseClock is well above the 10 ms tick of a 100 Hz kernel.
+const coarseClock = 50_000_000
+
+// misplaced reports whether Postfix would look for this ID in another hash
+// directory than the one where it lies (mail_queue_dir in mail_queue.c).
+func misplaced(hash string, id postfix.QueueID, depth int) bool {
+	if len(hash) != depth {
+		return true
+	}
+	if depth == 0 {
+		return false
+	}
+	if id.Form() == postfix.ShortID {
+		for i := range len(hash) {
+			c := byte('_')
+			if i < len(id) {
+				c = id[i]
+			}
+			if hash[i] != c {
+				return true
+			}
+		}
+		return false
+	}
+	want := id.HashPath(depth)
+	for i := range len(hash) {
+		if want[2*i] != hash[i] {
+			return true
+		}
+	}
+	return false
+}
