@@ -38,10 +38,10 @@ func main() {
 	counts := flag.String("counts", "", "append the counts to this `file`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *counts, flag.Args(), os.Stdout); err != nil {
+	err := run(ctx, *counts, flag.Args(), os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "tally: %v\n", err)
-		stop()
 		os.Exit(1)
 	}
 }
