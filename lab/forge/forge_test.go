@@ -7,11 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,73 +20,30 @@ import (
 
 var arrival = time.Unix(1767225600, 654321000).UTC()
 
-// privatePostfix is a spool with a configuration of its own, which Postfix's
-// reading programs are pointed at. No daemon runs: postqueue asked by root
-// starts showq by itself.
-type privatePostfix struct {
-	spool  *Spool
-	config string
-	gid    uint32
-}
-
-func newPrivatePostfix(t *testing.T, configure func(*Spool)) *privatePostfix {
+// newPrivate makes a spool and a configuration that Postfix's programs are
+// pointed at, below /var/tmp: a directory of the test itself would be closed
+// to the mail owner, whom showq runs as.
+func newPrivate(t *testing.T, s *Spool) *Private {
 	t.Helper()
-	owner, err := user.Lookup("postfix")
-	if err != nil {
-		t.Fatalf("these tests ask Postfix's own programs: %v", err)
-	}
-	drop, err := user.LookupGroup("postdrop")
-	if err != nil {
-		t.Fatal(err)
-	}
-	number := func(s string) int {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	// Below /var/tmp: a temporary directory of the test would be closed to the
-	// mail owner, whom showq runs as.
 	dir, err := os.MkdirTemp("/var/tmp", "holdfast-forge-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	p := &privatePostfix{
-		spool:  &Spool{Dir: filepath.Join(dir, "spool"), Owner: &Owner{UID: number(owner.Uid), GID: number(owner.Gid)}, HashDepth: 1},
-		config: filepath.Join(dir, "config"), gid: uint32(number(drop.Gid)),
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	configure(p.spool)
-	for path, mode := range map[string]os.FileMode{dir: 0o755, p.spool.Dir: 0o755, p.config: 0o755, filepath.Join(dir, "data"): 0o700} {
-		if err := errors.Join(os.MkdirAll(path, mode), os.Chmod(path, mode)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	long := map[bool]string{true: "yes", false: "no"}[p.spool.LongIDs]
-	hashed := "deferred, defer"
-	if p.spool.HashDepth == 0 {
-		hashed = "flush" // Postfix has neither a depth of zero nor an empty list
-	}
-	main := fmt.Sprintf("queue_directory = %s\ndata_directory = %s\nmyhostname = relay.example\ncompatibility_level = 3.6\nhash_queue_names = %s\nhash_queue_depth = %d\nenable_long_queue_ids = %s\nmaillog_file = \n",
-		p.spool.Dir, filepath.Join(dir, "data"), hashed, max(1, p.spool.HashDepth), long)
-	if err := errors.Join(
-		os.WriteFile(filepath.Join(p.config, "main.cf"), []byte(main), 0o644),
-		os.WriteFile(filepath.Join(p.config, "master.cf"), nil, 0o644),
-		p.spool.Make(),
-	); err != nil {
+	p, err := NewPrivate(dir, s)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-// run starts one of Postfix's programs. The group is set as the set-gid bit
-// would: with two different groups Postfix distrusts a configuration directory
-// that the system's main.cf does not name.
-func (p *privatePostfix) run(t *testing.T, name string, args ...string) string {
+// run starts one of Postfix's programs and returns what it printed.
+func run(t *testing.T, p *Private, name string, args ...string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), name, append([]string{"-c", p.config}, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 0, Gid: p.gid}}
+	cmd := p.Command(t.Context(), name, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -153,16 +107,16 @@ func TestPostqueueReadsWhatIsForged(t *testing.T) {
 		for depth := range 3 {
 			t.Run(fmt.Sprintf("long=%v depth=%d", long, depth), func(t *testing.T) {
 				t.Parallel()
-				p := newPrivatePostfix(t, func(s *Spool) { s.LongIDs, s.HashDepth = long, depth })
+				p := newPrivate(t, &Spool{LongIDs: long, HashDepth: depth})
 				written := make(map[string]*Message)
 				for name, m := range shapes() {
-					id, err := p.spool.Write(m)
+					id, err := p.Spool.Write(m)
 					if err != nil {
 						t.Fatalf("%s: %v", name, err)
 					}
 					written[string(id)] = m
 				}
-				dec := json.NewDecoder(strings.NewReader(p.run(t, "postqueue", "-j")))
+				dec := json.NewDecoder(strings.NewReader(run(t, p, "postqueue", "-j")))
 				for {
 					var got listed
 					if err := dec.Decode(&got); errors.Is(err, io.EOF) {
@@ -220,16 +174,16 @@ func compareListed(t *testing.T, m *Message, got listed) {
 
 func TestPostcatReadsWhatIsForged(t *testing.T) {
 	t.Parallel()
-	p := newPrivatePostfix(t, func(*Spool) {})
+	p := newPrivate(t, &Spool{HashDepth: 1})
 	for name, m := range shapes() {
-		id, err := p.spool.Write(m)
+		id, err := p.Spool.Write(m)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if got, want := p.run(t, "postcat", "-h", "-b", "-q", string(id)), wantContent(m); got != want {
+		if got, want := run(t, p, "postcat", "-h", "-b", "-q", string(id)), wantContent(m); got != want {
 			t.Errorf("%s: postcat shows content of %d bytes, written were %d; first difference at %d", name, len(got), len(want), firstDifference(got, want))
 		}
-		envelope := p.run(t, "postcat", "-e", "-q", string(id))
+		envelope := run(t, p, "postcat", "-e", "-q", string(id))
 		for _, r := range m.Recipients {
 			kind := "recipient: "
 			switch {
@@ -272,17 +226,17 @@ func firstDifference(a, b string) int {
 // owners: postsuper -s repairs what is wrong with any of them, and says so.
 func TestPostsuperFindsNothingToRepair(t *testing.T) {
 	t.Parallel()
-	p := newPrivatePostfix(t, func(s *Spool) { s.HashDepth = 2 })
+	p := newPrivate(t, &Spool{HashDepth: 2})
 	var ids []postfix.QueueID
 	var paths []string
 	for _, m := range shapes() {
-		id, err := p.spool.Write(m)
+		id, err := p.Spool.Write(m)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids, paths = append(ids, id), append(paths, p.spool.Path(m.queue().String(), id))
+		ids, paths = append(ids, id), append(paths, p.Spool.Path(m.queue().String(), id))
 	}
-	p.run(t, "postsuper", "-s", "-p")
+	run(t, p, "postsuper", "-s", "-p")
 	for i, path := range paths {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("postsuper repaired %s: %v", ids[i], err)
