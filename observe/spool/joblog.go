@@ -7,7 +7,7 @@ import (
 )
 
 // maxLog bounds what is read of one defer or bounce log: about 200,000
-// recipients. The rest of a longer one is left unread, and said to be.
+// recipients. A longer one is a gap.
 const maxLog = 64 << 20
 
 // logEntry is one entry of a defer or bounce log (global/bounce_log.c).
@@ -83,13 +83,11 @@ func (e *logEntry) attribute(line []byte) bool {
 // join gives each recipient the reason of its last attempt. The offset decides:
 // the address in the log is in another form than the one in the queue file, and
 // one message can carry an address twice. An entry whose recipient is done by
-// now joins nothing.
-func (d *decoder) join(log []byte) {
+// now joins nothing. It reports whether every recipient has its reason.
+func (d *decoder) join(log []byte) bool {
 	rcpts := d.msg.Recipients
-	if len(rcpts) == 0 {
-		return
-	}
 	indexed := len(rcpts) > 8
+	without := len(rcpts)
 	if indexed {
 		if d.byOffset == nil {
 			d.byOffset = make(map[int64]int)
@@ -115,11 +113,15 @@ func (d *decoder) join(log []byte) {
 			return
 		}
 		r := &rcpts[i]
+		if r.Reason == "" {
+			without--
+		}
 		r.Reason, r.Status, r.Host = d.str(e.reason), d.str(e.status), d.str(e.host)
 		if r.Reason == "" {
 			r.Reason = "(description unavailable)"
 		}
 	})
+	return without == 0
 }
 
 // bounces reads a bounce log: recipients that failed for good while others of

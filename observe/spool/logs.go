@@ -20,7 +20,7 @@ type logDirs struct {
 	gaps     gapSet
 }
 
-var errLongLog = errors.New("only the first 64 MiB were read")
+var errLongLog = errors.New("it is longer than 64 MiB and was not read")
 
 // logTree is one directory of logs, hashed or not.
 type logTree struct {
@@ -101,52 +101,51 @@ func (t *logTree) dir(hash []byte) (int, error) {
 	return fd, err
 }
 
-// stat returns the state of the log of one message as a number that differs
-// when the log does; 0 where there is none.
+// stat returns the state of the log of one message: its size and one, 0 where
+// there is none. The size is enough. While the queue file stays as it is, its
+// log can only grow; whatever starts a log anew opens the message first, and
+// that shows in the queue file's ctime.
 func (t *logTree) stat(w *worker, id postfix.QueueID, st *unix.Stat_t) uint64 {
 	w.path = id.AppendHashPath(w.path[:0], t.depth)
 	dir, err := t.dir(w.path)
 	if err != nil || statAt(dir, string(id), st) != 0 {
 		return 0
 	}
-	return logState(st)
+	return logState(st.Size)
 }
 
-func logState(st *unix.Stat_t) uint64 {
-	h := st.Ino
-	for _, v := range []uint64{uint64(st.Size), uint64(st.Mtim.Nano())} { //nolint:gosec // mixed, not counted
-		h = (h ^ v) * 0x9E3779B97F4A7C15
+func logState(size int64) uint64 { return uint64(size) + 1 } //nolint:gosec // a file size is not negative
+
+// unchanged reports whether a message's logs are as they were when it was read.
+// A message whose recipients all have their reason, and which nobody delivers
+// since it waits in deferred, cannot get another entry: that is nearly the
+// whole of a large queue, and it is not asked for.
+func (l *logDirs) unchanged(w *worker, id postfix.QueueID, o origin) bool {
+	if o.complete && o.dir.queue == postfix.Deferred {
+		return true
 	}
-	return h | 1
-}
-
-// stamp returns the state of a message's logs as read did.
-func (l *logDirs) stamp(w *worker, id postfix.QueueID) uint64 {
 	var st unix.Stat_t
-	state := l.defers.stat(w, id, &st)
-	if l.bouncing[id] {
-		state ^= l.bounces.stat(w, id, &st)
-	}
-	return state
+	return l.defers.stat(w, id, &st) == o.defers && (!l.bouncing[id] && o.bounces == 0 || l.bounces.stat(w, id, &st) == o.bounces)
 }
 
 // read joins the message in w.dec.msg with its defer and bounce logs and
 // returns their state. A message without a log was not tried yet, is being
 // tried, or its attempt was cut off: Postfix removes the log when it opens the
 // message again (qmgr_message_alloc).
-func (l *logDirs) read(w *worker, d *directory, id postfix.QueueID) uint64 {
+func (l *logDirs) read(w *worker, d *directory, id postfix.QueueID) origin {
+	o := origin{dir: d}
 	log, state := l.defers.read(w, d, id)
-	if len(log) > 0 {
-		w.dec.join(log)
-	}
+	o.defers = state
+	o.complete = len(log) > 0 && w.dec.join(log)
 	if l.bouncing[id] {
-		log, more := l.bounces.read(w, d, id)
+		log, o.bounces = l.bounces.read(w, d, id)
 		w.dec.bounces(log)
-		state ^= more
 	}
-	return state
+	return o
 }
 
+// read returns a whole log. It asks for no size first: nearly every log is
+// shorter than the buffer, and then one call tells both.
 func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uint64) {
 	w.path = id.AppendHashPath(w.path[:0], t.depth)
 	dir, err := t.dir(w.path)
@@ -157,27 +156,40 @@ func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uin
 	if err == unix.ENOENT {
 		return nil, 0
 	}
-	var st unix.Stat_t
+	n := 0
 	if err == nil {
 		defer func() { _ = unix.Close(fd) }()
-		err = unix.Fstat(fd, &st)
-	}
-	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = unix.EINVAL
-	}
-	var n int
-	if err == nil {
-		if size := int(min(st.Size, maxLog)); cap(w.dec.log) < size {
-			w.dec.log = make([]byte, max(size, windowSize))
-		}
-		n, err = preadFull(fd, w.dec.log[:min(st.Size, maxLog)], 0)
+		n, err = w.dec.readLog(fd)
 	}
 	if err != nil {
 		w.found = append(w.found, finding{dir: d, name: string([]byte(id)), source: t.name + " log of", err: err})
 		return nil, 0
 	}
-	if st.Size > maxLog {
-		w.found = append(w.found, finding{dir: d, name: string([]byte(id)), source: t.name + " log of", err: errLongLog})
+	return w.dec.log[:n], logState(int64(n))
+}
+
+// readLog reads a log into d.log. Reading by position fails on a pipe, so that
+// one planted in place of a log is an error and not an endless wait.
+func (d *decoder) readLog(fd int) (int, error) {
+	n := 0
+	for {
+		if n == len(d.log) {
+			if n >= maxLog {
+				return n, errLongLog
+			}
+			grown := make([]byte, max(windowSize, 4*len(d.log)))
+			copy(grown, d.log)
+			d.log = grown
+		}
+		k, err := unix.Pread(fd, d.log[n:], int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		if n += k; n < len(d.log) {
+			return n, nil
+		}
 	}
-	return w.dec.log[:n], logState(&st)
 }

@@ -195,7 +195,7 @@ func (w *worker) verify(p *part) {
 		if d.fd >= 0 {
 			errno = statAt(d.fd, string(id), &st)
 		}
-		if errno == 0 && p.shard.SameFile(i, st.Ino, st.Size, timeOf(st.Ctim)) && w.look.logs.stamp(w, id) == p.origin[i].logs {
+		if errno == 0 && p.shard.SameFile(i, st.Ino, st.Size, timeOf(st.Ctim)) && w.look.logs.unchanged(w, id, p.origin[i]) {
 			continue
 		}
 		// A changed file is read as a new one, a file that left is looked for
@@ -305,7 +305,7 @@ func (w *worker) readBatch(batch *names) {
 		if known && w.look.r.parts[at.part].origin[at.row].dir == batch.dir {
 			continue
 		}
-		logs, ok := w.read(batch.dir, name)
+		from, ok := w.read(batch.dir, name)
 		if !ok {
 			continue
 		}
@@ -318,35 +318,35 @@ func (w *worker) readBatch(batch *names) {
 			continue
 		}
 		p.shard.Add(&w.dec.msg)
-		p.origin = append(p.origin, origin{dir: batch.dir, logs: logs})
+		p.origin = append(p.origin, from)
 	}
 }
 
 var errFull = errors.New("the snapshot is full: 4 GiB of addresses and reasons")
 
 // read decodes one queue file with its logs into w.dec.msg.
-func (w *worker) read(d *directory, name string) (logs uint64, ok bool) {
+func (w *worker) read(d *directory, name string) (from origin, ok bool) {
 	var st unix.Stat_t
 	fd, kind, err := w.look.r.openQueueFile(d, name, &st)
 	switch {
 	case err == unix.ENOENT:
 		w.gone = append(w.gone, postfix.QueueID(string([]byte(name))))
-		return 0, false
+		return origin{}, false
 	case err != nil || kind != "":
 		w.found = append(w.found, finding{dir: d, name: string([]byte(name)), kind: kind, source: "spool", err: err})
-		return 0, false
+		return origin{}, false
 	}
 	err = w.dec.decode(fd, st.Size, d.queue)
 	_ = unix.Close(fd)
 	if err != nil {
 		w.found = append(w.found, finding{dir: d, name: string([]byte(name)), source: "spool", err: err})
-		return 0, false
+		return origin{}, false
 	}
 	id := postfix.QueueID(name)
 	if w.dec.probe {
 		w.probes = append(w.probes, postfix.QueueID(string([]byte(name))))
 		w.found = append(w.found, finding{dir: d})
-		return 0, false
+		return origin{}, false
 	}
 	w.finishMessage(d, id, &st)
 	if w.dec.overflow > 0 {

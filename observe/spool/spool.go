@@ -76,8 +76,9 @@ type part struct {
 
 // origin is where a message was read from, and the state of its logs then.
 type origin struct {
-	dir  *directory
-	logs uint64
+	dir             *directory
+	defers, bounces uint64
+	complete        bool // every recipient had its reason
 }
 
 // NewReader prepares to read an instance's spool. It opens nothing yet.
