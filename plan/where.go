@@ -84,10 +84,10 @@ func compileWhere(source string, at time.Time) (*where, error) {
 	fence := newFence(at)
 	program, err := compileProgram(source, fence)
 	if found := fence.first(); found != nil {
-		return nil, whereMistake(source, found.Bind(file.NewSource(source)))
+		return nil, mistake("where", source, located(found.Bind(file.NewSource(source)), found.Message))
 	}
 	if err != nil {
-		return nil, whereMistake(source, err)
+		return nil, mistake("where", source, shorten(err))
 	}
 	w := &where{source: source, program: program, uses: fence.uses}
 	w.pool.New = func() any { return &evaluation{vm: vm.VM{MemoryBudget: whereMemory}} }
@@ -133,18 +133,13 @@ func (w *where) match(msg *postfix.Message, at time.Time, content *lazyHeaders) 
 	}
 	out, err := e.vm.Run(w.program, &e.scratch.fields)
 	if err != nil {
-		return false, whereMistake(w.source, fmt.Errorf("message %s: %w", msg.ID, shorten(err)))
+		return false, mistake("where", w.source, fmt.Errorf("message %s: %w", msg.ID, shorten(err)))
 	}
 	in, ok := out.(bool)
 	if !ok {
-		return false, whereMistake(w.source, errors.New("it is neither true nor false"))
+		return false, mistake("where", w.source, errors.New("it is neither true nor false"))
 	}
 	return in, nil
-}
-
-// whereMistake words an error of the library for somebody who sees one line.
-func whereMistake(source string, err error) error {
-	return mistake("where", source, shorten(err))
 }
 
 // shorten puts the position first and leaves out the picture of the expression
@@ -154,24 +149,45 @@ func shorten(err error) error {
 	if !errors.As(err, &at) {
 		return errors.New(clipMessage(err.Error()))
 	}
-	text := clipMessage(at.Message)
+	return located(at, clipMessage(at.Message))
+}
+
+func located(at *file.Error, text string) error {
 	if at.Line > 1 {
 		return fmt.Errorf("line %d, column %d: %s", at.Line, at.Column+1, text)
 	}
 	return fmt.Errorf("column %d: %s", at.Column+1, text)
 }
 
-// clipMessage puts the words of the library into those of WhereFields, and
-// keeps what it quotes of the expression off the screen of somebody who pasted
-// it from mail.
+// goTypes are the types as the library names them.
+var goTypes = regexp.MustCompile(`\*?plan\.RecipientFields\b|\*?plan\.Header\b|\[\]|\btime\.(?:Duration|Time)\b|\b(?:string|int|bool|float64)\b`)
+
+// clipMessage puts types in the words of WhereFields, and keeps what is quoted
+// of the expression off the screen of somebody who pasted it from mail.
 func clipMessage(s string) string {
 	const most = 300
-	s = strings.NewReplacer(
-		"expected bool, but got ", "a condition is true or false, but this is of type ",
-		"[]*plan.RecipientFields", "list of recipients", "*plan.RecipientFields", "recipient", "plan.RecipientFields", "recipient",
-		"[]*plan.Header", "list of headers", "*plan.Header", "header", "[]string", "list of texts",
-		"time.Duration", "duration", "time.Time", "time", "string", "text", "int", "number",
-	).Replace(s)
+	if typed, ok := strings.CutPrefix(s, "expected bool, but got "); ok {
+		s = "a condition is true or false, but this is of type " + typed
+	}
+	s = goTypes.ReplaceAllStringFunc(s, func(name string) string {
+		switch strings.TrimLeft(name, "*") {
+		case "plan.RecipientFields":
+			return "recipient"
+		case "plan.Header":
+			return "header"
+		case "[]":
+			return "list of "
+		case "time.Duration":
+			return "duration"
+		case "time.Time":
+			return "time"
+		case "string":
+			return "text"
+		case "bool":
+			return "true or false"
+		}
+		return "number"
+	})
 	if len(s) > most {
 		s = s[:most] + "..."
 	}
@@ -212,7 +228,7 @@ func (f *fence) refuse(n ast.Node, format string, args ...any) {
 // first returns the leftmost thing that is not allowed.
 func (f *fence) first() *file.Error {
 	for n, name := range f.unknown {
-		f.refuse(n, "unknown field %s%s", strconv.Quote(clip(name)), didYouMean(name, f.names("")))
+		f.refuse(n, "unknown field %s%s", strconv.QuoteToASCII(clip(name)), didYouMean(name, f.names("")))
 	}
 	clear(f.unknown)
 	slices.SortStableFunc(f.found, func(a, b *file.Error) int { return a.From - b.From })
@@ -278,7 +294,7 @@ func (f *fence) visitMember(n *ast.MemberNode) {
 		return // the type check finds what has no fields
 	}
 	if _, ok := f.fields[prefix+property.Value]; !ok {
-		f.refuse(n, "unknown field %s%s", strconv.Quote(clip(property.Value)), didYouMean(property.Value, f.names(prefix)))
+		f.refuse(n, "unknown field %s%s", strconv.QuoteToASCII(clip(property.Value)), didYouMean(property.Value, f.names(prefix)))
 		return
 	}
 	f.uses[prefix+property.Value] = true
@@ -308,7 +324,7 @@ func (f *fence) visitFunction(node *ast.Node, name string, args []ast.Node) {
 		for _, d := range whereFunctions() {
 			names = append(names, d.Name)
 		}
-		f.refuse(*node, "there is no function %s; there are %s", strconv.Quote(clip(name)), strings.Join(names, ", "))
+		f.refuse(*node, "there is no function %s; there are %s", strconv.QuoteToASCII(clip(name)), strings.Join(names, ", "))
 		return
 	}
 	var value any
