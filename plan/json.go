@@ -40,10 +40,10 @@ func selectorError(err error) error {
 
 // checkObject goes over the names and null values of one flat object.
 func checkObject(data []byte) error {
-	known := make(map[string]bool)
+	known := make(map[string]reflect.Kind)
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Selector]()) {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		known[name] = true
+		known[name] = f.Type.Kind()
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	if t, err := decoder.Token(); err != nil || t != json.Delim('{') {
@@ -55,17 +55,22 @@ func checkObject(data []byte) error {
 			return err
 		}
 		name, _ := t.(string)
-		first, there := known[name]
+		kind, there := known[name]
 		switch {
 		case !there:
 			return fmt.Errorf("unknown name %s", strconv.QuoteToASCII(clip(name)))
-		case !first:
+		case kind == reflect.Invalid:
 			return fmt.Errorf("the name %q stands there twice", name)
 		}
-		known[name] = false
+		known[name] = reflect.Invalid
 		var value json.RawMessage
 		if err := decoder.Decode(&value); err != nil {
 			return err
+		}
+		// A queue is a small number in Go, and a text for a list of those would
+		// be read as base64.
+		if kind == reflect.Slice && value[0] != '[' {
+			return fmt.Errorf("%s: not a list", name)
 		}
 		if err := checkJSONValue(value); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
