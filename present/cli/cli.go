@@ -1,0 +1,273 @@
+// Package cli is the command line of Holdfast.
+//
+// Invariant: every failure has one sentence on stderr, an exit code that
+// docs/exit-codes.md explains, and with -o json an object on stdout; nothing
+// that came from mail reaches stdout or stderr without the escaping of package
+// present.
+//
+// The package turns words into calls of package operate and what comes back
+// into words. It looks at no queue itself and decides nothing about mail. There
+// is no state outside of [Run], so that tests call it as the shell does.
+//
+// # Diagnostics
+//
+// Usage mistakes end in exit code 2 and name the flag, the value and how it is
+// written. What could not be seen is said on stderr, stands in "gaps" in JSON,
+// and ends in exit code 6 where it leaves the question open.
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"holdfast/observe"
+	"holdfast/plan"
+	"holdfast/postfix"
+	"holdfast/present"
+)
+
+// Operator is what a screen needs of the host, or of another one.
+type Operator interface {
+	// Look takes a snapshot of every instance that was asked for. A second
+	// call reads only what has changed. Where some instances could be looked
+	// at and others not, it returns both snapshots and an error.
+	Look(ctx context.Context) ([]*observe.Snapshot, error)
+	// Headers reads the headers of one message. It may be called by several
+	// goroutines at once.
+	Headers(ctx context.Context, snap *observe.Snapshot, m *postfix.Message) ([]plan.Header, error)
+}
+
+// Settings are what the flags say about where to look.
+type Settings struct {
+	ConfigDirs []string
+	StateDir   string
+	ConfigFile string
+}
+
+// Env is everything that a command takes from its surroundings.
+type Env struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Getenv reads the environment; nil is an empty one.
+	Getenv func(string) string
+	// Terminal describes stdout.
+	Terminal Terminal
+	// Open reaches the host.
+	Open func(Settings) (Operator, error)
+}
+
+// program is one run of the command line.
+type program struct {
+	env      Env
+	screen   *Screen
+	settings Settings
+	output   string
+	colour   string
+	timeout  time.Duration
+	verbs    map[*cobra.Command]verb
+}
+
+const outputBuffer = 1 << 16
+
+// Run runs one command line, without the program's name, and returns its exit
+// code. A cancelled context is the operator's Ctrl-C.
+func Run(ctx context.Context, args []string, env Env) int {
+	if env.Getenv == nil {
+		env.Getenv = func(string) string { return "" }
+	}
+	p := &program{env: env, screen: &Screen{
+		out: bufio.NewWriterSize(env.Stdout, outputBuffer), talk: env.Stderr, term: env.Terminal,
+		// A mistake in the flags must be reported in the form that was asked
+		// for, although it keeps the flags from being read.
+		json: asksForJSON(args),
+	}}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetIn(env.Stdin)
+	root.SetOut(p.screen.out)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = p.screen.flushed()
+	}
+	if err == nil {
+		return exitDone
+	}
+	code := p.screen.fail(err)
+	_ = p.screen.Flush() // a failure to write has been reported already
+	return code
+}
+
+// flushed ends the output.
+func (s *Screen) flushed() error {
+	if err := s.Flush(); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+func asksForJSON(args []string) bool {
+	for i, a := range args {
+		if a == "--" {
+			return false
+		}
+		if a == "-ojson" || a == "--output=json" || (a == "-o" || a == "--output") && i+1 < len(args) && args[i+1] == "json" {
+			return true
+		}
+	}
+	return false
+}
+
+// usageError is a command line that cannot be understood.
+func usageError(hint, format string, args ...any) error {
+	return &postfix.Error{Kind: postfix.Usage, Err: fmt.Errorf(format, args...), Hint: hint}
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "holdfast",
+		Short: "get a stuck Postfix queue moving again without losing a message",
+		Long: "Holdfast gets a stuck Postfix queue moving again without losing a message.\n" +
+			"This release looks: it reads the queue and changes nothing.",
+		Example:           "  holdfast queue\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return p.prepare() },
+	}
+	version := root.Flags().Bool("version", false, "print the version")
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *version {
+			return p.version()
+		}
+		return cmd.Help()
+	}
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := "holdfast --help lists the commands"
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = "did you mean " + present.Shell("holdfast", near[0]).String() + "?"
+		}
+		return usageError(hint, "there is no command %s", present.Shell(args[0]))
+	}
+	global := p.globalFlags()
+	root.PersistentFlags().AddFlagSet(global)
+	root.SetFlagErrorFunc(flagError)
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
+	root.SetCompletionCommandGroupID(groupKeep)
+	root.AddCommand(p.queueCommand(), p.versionCommand(), whereTopic())
+	p.help(root, global)
+	return root
+}
+
+// The groups of verbs in the help text. Those that act, control and prove come
+// with the verbs that do.
+const (
+	groupLook = "look"
+	groupKeep = "keep"
+)
+
+func (p *program) globalFlags() *pflag.FlagSet {
+	f := pflag.NewFlagSet("global", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.StringArrayVarP(&p.settings.ConfigDirs, "config-dir", "c", nil, "Postfix configuration `DIR`, as postfix -c; may be repeated")
+	f.VarP(newChoice(&p.output, "text", "text", "json"), "output", "o", "`FORM` of the output: text for people, json for programs")
+	f.Var(newChoice(&p.colour, "auto", "auto", "always", "never"), "color", "colour `WHEN`: auto, always or never")
+	f.BoolVarP(&p.screen.quiet, "quiet", "q", false, "say nothing on stderr but errors")
+	f.BoolVarP(&p.screen.detail, "verbose", "v", false, "say more about what was looked at and how")
+	f.DurationVar(&p.timeout, "timeout", 0, "give up after this `TIME`, for example 30s")
+	f.StringVar(&p.settings.StateDir, "state-dir", "/var/lib/holdfast", "`DIR` of Holdfast's own records; verbs that look do not need it")
+	f.StringVar(&p.settings.ConfigFile, "config", "/etc/holdfast/holdfast.toml", "settings `FILE`; verbs that look do not need it")
+	return f
+}
+
+// prepare makes the screen what the flags say.
+func (p *program) prepare() error {
+	if p.timeout < 0 {
+		return usageError("leave --timeout out to wait as long as it takes", "--timeout %s is negative", p.timeout)
+	}
+	p.screen.json = p.output == "json"
+	if p.screen.json {
+		p.screen.term = Terminal{}
+	}
+	switch p.colour {
+	case "always":
+		p.screen.colour = true
+	case "auto":
+		p.screen.colour = p.screen.term.Columns > 0 && p.env.Getenv("NO_COLOR") == "" && p.env.Getenv("TERM") != "dumb"
+	}
+	return nil
+}
+
+// run makes the body of a verb: its context ends at --timeout, and whatever
+// it returns has a kind.
+func (p *program) run(body func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if p.timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, p.timeout)
+			defer cancel()
+		}
+		err := body(ctx, args)
+		switch {
+		case err == nil:
+			return nil
+		case cmd.Context().Err() != nil:
+			return &postfix.Error{Kind: postfix.Interrupted, Err: errors.New("interrupted")}
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil:
+			return &postfix.Error{
+				Kind: postfix.CannotTell, Err: fmt.Errorf("not finished within %s", p.timeout),
+				Hint: "give it more time with --timeout, or leave that out",
+			}
+		}
+		return err
+	}
+}
+
+// flagError gives every mistake in the flags its exit code, and keeps the hint
+// of the value that was wrong.
+func flagError(cmd *cobra.Command, err error) error {
+	var inner *postfix.Error
+	if errors.As(err, &inner) {
+		return inner
+	}
+	return usageError(present.Shell(append(strings.Fields(cmd.CommandPath()), "--help")...).String()+" lists the flags", "%w", err)
+}
+
+// choice is a flag that takes one of several words.
+type choice struct {
+	value *string
+	words []string
+}
+
+func newChoice(value *string, preset string, words ...string) *choice {
+	*value = preset
+	return &choice{value, words}
+}
+
+// String implements pflag.Value.
+func (c *choice) String() string { return *c.value }
+
+// Type implements pflag.Value.
+func (c *choice) Type() string { return "word" }
+
+// Set implements pflag.Value.
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.words, s) {
+		return fmt.Errorf("there is %s", strings.Join(c.words, ", "))
+	}
+	*c.value = s
+	return nil
+}

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"holdfast/plan"
+	"holdfast/present"
+)
+
+// section is a part of a verb's flags under a title of its own.
+type section struct {
+	title string
+	flags *pflag.FlagSet
+}
+
+// verb carries what a help text needs beside the command.
+type verb struct {
+	sections []section
+	exits    []int
+}
+
+// exitMeanings are the exit codes in the words of a help text.
+var exitMeanings = map[int]string{
+	exitDone:        "done, also when nothing matched",
+	exitFailed:      "failed, also when an ID that was named is not there",
+	exitUsage:       "the command line cannot be understood",
+	exitCannotTell:  "not enough could be seen to tell",
+	exitInterrupted: "interrupted",
+}
+
+func (p *program) help(root *cobra.Command, global *pflag.FlagSet) {
+	root.InitDefaultHelpFlag()
+	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		// Help is asked for before the flags have been acted upon.
+		if err := p.prepare(); err != nil {
+			return
+		}
+		p.writeHelp(cmd, global)
+	})
+}
+
+// describe attaches what the help text of a verb says beside cobra's own.
+func (p *program) describe(cmd *cobra.Command, v verb) {
+	for _, s := range v.sections {
+		s.flags.SortFlags = false
+		cmd.Flags().AddFlagSet(s.flags)
+	}
+	if p.verbs == nil {
+		p.verbs = make(map[*cobra.Command]verb)
+	}
+	p.verbs[cmd] = v
+}
+
+func (p *program) writeHelp(cmd *cobra.Command, global *pflag.FlagSet) {
+	out := p.screen.out
+	write := func(parts ...string) {
+		for _, s := range parts {
+			_, _ = out.WriteString(s) // the writer keeps its error for Flush
+		}
+	}
+	title := func(s string) {
+		write("\n")
+		present.Hostile(s).Words(0).In(present.Heading).Paint(out, p.screen.colour)
+		write("\n")
+	}
+	text := cmd.Long
+	if text == "" {
+		text = cmd.Short
+	}
+	write(strings.TrimSpace(text), "\n")
+	switch {
+	case cmd.HasAvailableSubCommands():
+		p.writeVerbs(cmd, title, write)
+	case cmd.Runnable():
+		title("Usage")
+		write("  ", cmd.UseLine(), "\n")
+	default: // a topic has no flags
+		return
+	}
+	if cmd.Example != "" {
+		title("Examples")
+		write(cmd.Example, "\n")
+	}
+	v := p.verbs[cmd]
+	width := 80
+	if p.screen.term.Columns > 0 {
+		width = min(p.screen.term.Columns, 120)
+	}
+	for _, s := range v.sections {
+		title(s.title)
+		write(s.flags.FlagUsagesWrapped(width))
+	}
+	title("Global flags, before or after the command")
+	write(global.FlagUsagesWrapped(width))
+	if len(v.exits) > 0 {
+		title("Exit codes")
+		for _, code := range v.exits {
+			write("  ", pad(present.Digits(code), 4), "  ", exitMeanings[code], "\n")
+		}
+	}
+	if cmd.HasAvailableSubCommands() {
+		write("\nholdfast COMMAND --help says more about a command, holdfast help where about --where.\n")
+	}
+}
+
+func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(...string)) {
+	groups := cmd.Groups()
+	if len(groups) == 0 {
+		groups = []*cobra.Group{{Title: "Commands"}}
+	}
+	for _, g := range groups {
+		title(g.Title)
+		for _, c := range cmd.Commands() {
+			if c.GroupID == g.ID && c.IsAvailableCommand() {
+				write("  ", pad(c.Name(), 12), c.Short, "\n")
+			}
+		}
+	}
+}
+
+// whereTopic documents the expressions of --where. It is a topic of its own:
+// forty fields would bury the flags.
+func whereTopic() *cobra.Command {
+	var out strings.Builder
+	out.WriteString("--where takes an expression that is true for the messages that are meant. It is\n" +
+		"written in the language of expr-lang.org: == != < > <= >=, && || not, in, contains,\n" +
+		"startsWith, endsWith, matches (a regular expression), any(), all(), count(), len().\n" +
+		"Times compare with now(), durations with duration(\"90m\"), sizes with bytes(\"10M\").\n" +
+		"Inside any(recipients, ...) a field of the recipient begins with a dot.\n\nExamples\n" +
+		"  --where 'size > bytes(\"5M\") && age < duration(\"1h\")'\n" +
+		"  --where 'any(recipients, .domain endsWith \".example.com\" && .status == \"4.7.0\")'\n" +
+		"  --where '\"dns\" in causes && not (sender_domain in [\"example.org\", \"\"])'\n\nFields\n")
+	const indent = 26
+	for _, f := range plan.WhereFields() {
+		name := pad(f.Name, indent-4)
+		for _, line := range wrap(f.Doc+" ("+f.Type+")", 80-indent) {
+			out.WriteString("  " + name + "  " + line + "\n")
+			name = pad("", indent-4)
+		}
+	}
+	return &cobra.Command{Use: "where", Short: "the expressions of --where", Long: out.String()}
+}
+
+// wrap breaks a text into lines of at most width columns.
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines = append(lines, line)
+			line = ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
+
+func pad(s string, width int) string {
+	return s + strings.Repeat(" ", max(0, width-len(s)))
+}
