@@ -120,12 +120,20 @@ func (p *Private) Showq(ctx context.Context) *exec.Cmd {
 // process a connection as master does it, until the context ends. It returns
 // when the socket is there.
 func (p *Private) ServeShowq(ctx context.Context) error {
-	var config net.ListenConfig
 	socket := filepath.Join(p.Spool.Dir, "public", "showq")
-	listener, err := config.Listen(ctx, "unix", socket)
+	// A socket's address has 108 bytes and a queue directory may be deeper:
+	// master binds by a relative name, this by the directory's descriptor.
+	dir, err := os.Open(filepath.Dir(socket))
 	if err != nil {
 		return fmt.Errorf("listen for showq: %w", err)
 	}
+	defer dir.Close()
+	name := fmt.Sprintf("/proc/self/fd/%d/showq", dir.Fd())
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: name, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("listen for showq: %w", err)
+	}
+	listener.SetUnlinkOnClose(false) // the name ends with the descriptor; the file stays, as master leaves it
 	context.AfterFunc(ctx, func() { listener.Close() })
 	// The directory decides who may ask (public/ is 0710), as in a real spool.
 	if err := os.Chmod(socket, 0o666); err != nil {
