@@ -483,7 +483,7 @@ func TestJSONIsStrict(t *testing.T) {
 	for text, complaint := range map[string]string{
 		`null`: "not a JSON object", `[]`: "not a JSON object", `"all"`: "not a JSON object",
 		`{"All":true}`: "unknown name", `{"sender":["a"]}`: "unknown name", `{"ids":["A"],"ids":["B"]}`: "twice",
-		`{"ids":null}`: "null", `{"ids":["A",null]}`: "null", `{"senders":[""]}`: "no value", `{"where":""}`: "no value",
+		`{"ids":null}`: "not a list", `{"where":null}`: "null", `{"ids":["A",null]}`: "null", `{"senders":[""]}`: "no value", `{"where":""}`: "no value",
 		`{"older_than":"0s"}`: "more than zero", `{"older_than":7200}`: "older_than", `{"older_than":"2 hours"}`: "no unit",
 		`{"queues":["defer"]}`: "unknown queue", `{"queues":"hold"}`: "not a list", `{"ids":"A"}`: "not a list", `{"all":"yes"}`: "all", `{"larger_than":""}`: "no value",
 	} {
