@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-
 )
 
 // content reads a message as it will be sent: the lines of the content segment
@@ -112,4 +111,3 @@ func (d *decoder) contentStart() (int64, error) {
 	}
 	return next, err
 }
-

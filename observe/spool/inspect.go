@@ -160,6 +160,24 @@ func (l *look) detail(w *worker, d *directory, id postfix.QueueID, want Want) (*
 	return out, nil
 }
 
+// Headers reads the headers of a message that a Snapshot of this instance has.
+// A message that has moved is looked for; one that is gone has none to read.
+func (r *Reader) Headers(ctx context.Context, m *postfix.Message) ([]Header, error) {
+	d, err := r.Inspect(ctx, m.ID, Want{Headers: true})
+	if err != nil {
+		return nil, err
+	}
+	if d.Message.Inode != m.Inode || !d.Message.Arrival.Equal(m.Arrival) {
+		return nil, ErrNoMessage // another message has the ID by now
+	}
+	for _, g := range d.Gaps {
+		if g.Source == "content" {
+			return nil, errors.New(g.Text)
+		}
+	}
+	return d.Headers, nil
+}
+
 func (l *look) readContent(w *worker, d *directory, id postfix.QueueID, want Want, out *Detail) error {
 	var st unix.Stat_t
 	fd, kind, err := l.r.openQueueFile(d, string(id), &st)

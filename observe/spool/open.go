@@ -50,8 +50,11 @@ func refuse(st *unix.Stat_t, queue postfix.Queue, owner int) observe.StrayKind {
 // that has gone.
 func (r *Reader) openQueueFile(d *directory, name string, st *unix.Stat_t) (fd int, kind observe.StrayKind, err error) {
 	fd, err = r.openMail(d, name)
-	if err == unix.ELOOP || err == unix.ENXIO || err == unix.EISDIR {
+	switch err {
+	case unix.ELOOP, unix.ENXIO, unix.EISDIR:
 		return -1, observe.NotRegular, nil
+	case unix.EMLINK:
+		return -1, observe.HardLinked, nil
 	}
 	if err != nil {
 		return -1, "", err
