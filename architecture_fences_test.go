@@ -42,6 +42,7 @@ var readOnlyPrograms = map[string]struct {
 	"postmap":   {may: []string{"-c", "-q", "-s"}, must: "-q"},
 	"postmulti": {may: []string{"-a", "-g", "-i", "-l"}, must: "-l"},
 	"postqueue": {may: []string{"-c", "-j", "-p"}},
+	"exe":       {must: "__opener"}, // this program again, as the maildrop opener of observe/spool
 	"systemctl": {may: []string{"--no-pager", "-p", "--property", "--value"}, must: "show"},
 }
 

@@ -16,7 +16,8 @@ import (
 )
 
 // openerArgument makes a start of this program an opener. It is no verb: the
-// command line does not know it.
+// command line does not know it. The start below spells it out once more, for
+// the test that reads what observe runs.
 const openerArgument = "__opener"
 
 // Opener opens maildrop files for a reader that gave up root. Such files
@@ -48,7 +49,7 @@ func StartOpener(queueDirs []string) (*Opener, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "opener") //nolint:gosec // a descriptor is not negative
 	defer func() { _ = theirs.Close() }()
-	cmd := exec.Command("/proc/self/exe", append([]string{openerArgument}, queueDirs...)...) //nolint:gosec // this program itself
+	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, queueDirs...)...) //nolint:gosec // this program itself
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdin = theirs
