@@ -198,7 +198,6 @@ func (p *provider) apply(c ProviderConfig) error {
 	p.in.gate.apply(c.Traffic)
 	p.w.dns.publish(p.kind+" "+p.name, c.records())
 	p.cfg = c
-	p.cfg = c
 	return p.door.set(c.hostAddrs(), c.Down)
 }
 

@@ -27,9 +27,9 @@ type Traffic struct {
 	Auth *Auth   `json:"auth,omitempty"`
 
 	Banner string `json:"banner,omitempty"` // text after the 220 and the host name
-	// Extensions of the EHLO reply; if absent PIPELINING, 8BITMIME, SMTPUTF8, DSN
+	// Extensions of the EHLO reply; an empty list is none, if absent PIPELINING, 8BITMIME, SMTPUTF8, DSN
 	// and ENHANCEDSTATUSCODES. SIZE, STARTTLS and AUTH come from their own fields.
-	Extensions []string `json:"extensions,omitempty"`
+	Extensions []string `json:"extensions,omitzero"`
 	SizeLimit  int64    `json:"size_limit,omitempty"` // of a message, in bytes; 0: none
 	// MaxRecipients of one message; the next is answered 452 4.5.3. 0: no bound.
 	MaxRecipients int `json:"max_recipients,omitempty"`
