@@ -105,11 +105,11 @@ func (s *headerScan) close(end int) {
 		return
 	}
 	s.open = false
-	raw := strings.TrimSuffix(strings.TrimSuffix(s.all[s.start:end], "\n"), "\r")
-	if raw == "" {
-		return
+	field := s.all[s.start:end]
+	if strings.Trim(field, "\r\n") == "" {
+		return // what the limit left of a line end
 	}
-	s.headers, s.starts = append(s.headers, parseHeader(raw)), append(s.starts, s.start)
+	s.headers, s.starts = append(s.headers, parseHeader(field)), append(s.starts, s.start)
 }
 
 // withoutBody gives nameless lines at the end back to the body.
@@ -134,8 +134,9 @@ func cutLine(text string, off int) (line string, next int) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
+// parseHeader reads one field, given with its line ends.
 func parseHeader(raw string) Header {
-	h := Header{Raw: raw}
+	h := Header{Raw: strings.TrimSuffix(strings.TrimSuffix(raw, "\n"), "\r")}
 	first, _ := cutLine(raw, 0)
 	colon := strings.IndexByte(first, ':')
 	switch {
@@ -201,8 +202,8 @@ func hasControl(line string) bool {
 
 // unfold joins the lines of a value by single blanks.
 func unfold(raw string) string {
-	if strings.IndexByte(raw, '\n') < 0 {
-		return strings.Trim(strings.TrimSuffix(raw, "\r"), " \t")
+	if line, next := cutLine(raw, 0); next == len(raw) {
+		return strings.Trim(line, " \t")
 	}
 	var b strings.Builder
 	for at := 0; at < len(raw); {

@@ -69,7 +69,7 @@ func TestScanHeaders(t *testing.T) {
 	for _, c := range headerSamples() {
 		t.Run(c.name, func(t *testing.T) {
 			got, end := ScanHeaders([]byte(c.text))
-			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(Header{}, "Raw")); diff != "" {
+			if diff := cmp.Diff(c.want, got, cmpopts.IgnoreFields(Header{}, "Raw"), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("headers (-want +got):\n%s", diff)
 			}
 			if rest := c.text[end.Body:]; rest != c.rest {
@@ -91,12 +91,13 @@ func TestScanHeadersKeepsEveryByte(t *testing.T) {
 		for _, h := range got {
 			raw.WriteString(h.Raw + "\n")
 		}
-		head := strings.ReplaceAll(c.text[:end.Body], "\r\n", "\n")
+		plain := strings.NewReplacer("\r", "")
+		want := plain.Replace(c.text[:end.Body])
 		if end.Blank {
-			head = strings.TrimSuffix(head, "\n")
+			want = strings.TrimSuffix(want, "\n")
 		}
-		if want := strings.ReplaceAll(raw.String(), "\r\n", "\n"); strings.TrimSuffix(head, "\n") != strings.TrimSuffix(want, "\n") {
-			t.Errorf("%s: raw fields give %.80q, the text has %.80q", c.name, want, head)
+		if have := plain.Replace(raw.String()); strings.TrimSuffix(have, "\n") != strings.TrimSuffix(want, "\n") {
+			t.Errorf("%s: raw fields give %.80q, the text has %.80q", c.name, have, want)
 		}
 	}
 }
@@ -133,7 +134,7 @@ func TestScanHeadersIsBounded(t *testing.T) {
 	}
 	full := append([]byte("A: "), bytes.Repeat([]byte("b"), maxHeaderBytes-5)...)
 	full = append(full, "\n\n"...)
-	if got, end := ScanHeaders(full); len(got) != 1 || end.Cut || !end.Blank || end.Body != maxHeaderBytes+1-1 {
+	if got, end := ScanHeaders(full); len(got) != 1 || end.Cut || !end.Blank || end.Body != maxHeaderBytes {
 		t.Errorf("exactly 256 KiB: %d headers, %+v", len(got), end)
 	}
 }
@@ -179,7 +180,7 @@ func TestDecodeWords(t *testing.T) {
 		{"=?", "=?"},
 		{"raw \xfc =?utf-8?q?x?=", "raw \xfc x"},
 		{"=?utf-8?q?=1B[2J?=", "\x1b[2J"},
-		{"=?utf-8*de?q?x?=", "=?utf-8*de?q?x?="},
+		{"=?utf-8*de?q?x?=", "x"},
 	} {
 		if got := DecodeWords(c.in); got != c.want {
 			t.Errorf("DecodeWords(%q) = %q, want %q", c.in, got, c.want)
