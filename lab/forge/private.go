@@ -141,7 +141,7 @@ func (p *Private) ServeShowq(ctx context.Context) error {
 	}
 	go func() {
 		for {
-			conn, err := listener.Accept()
+			conn, err := listener.AcceptUnix()
 			if err != nil {
 				return
 			}
@@ -151,9 +151,9 @@ func (p *Private) ServeShowq(ctx context.Context) error {
 	return nil
 }
 
-func (p *Private) answer(ctx context.Context, conn net.Conn) {
+func (p *Private) answer(ctx context.Context, conn *net.UnixConn) {
 	defer conn.Close()
-	file, err := conn.(*net.UnixConn).File()
+	file, err := conn.File()
 	if err != nil {
 		return // the client sees a listing without its end mark
 	}

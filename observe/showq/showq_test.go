@@ -272,7 +272,7 @@ func TestLookAtFullBacklog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Close(client)
+		t.Cleanup(func() { unix.Close(client) })
 		if err := unix.Connect(client, address); errors.Is(err, unix.EAGAIN) {
 			break
 		} else if err != nil {
