@@ -24,14 +24,31 @@ func kindOf(flag string) (kind, bool) {
 	return all[i], true
 }
 
-// mistake is the error of a value that cannot be understood. The value is
-// echoed in ASCII and not in full: it may have been pasted from hostile mail.
+// mistake is the error of a value that cannot be understood. The value, and
+// what libraries quote of it, is echoed in ASCII and not in full: it may have
+// been pasted from hostile mail.
 func mistake(flag, value string, err error) error {
+	if text := printable(err.Error()); text != err.Error() {
+		err = errors.New(text)
+	}
 	e := &postfix.Error{Kind: postfix.Usage, Op: "read", Object: "--" + flag + " " + strconv.QuoteToASCII(clip(value)), Err: err}
 	if k, ok := kindOf(flag); ok {
 		e.Hint = k.how
 	}
 	return e
+}
+
+// printable is a message with escapes for all that is not printable ASCII.
+func printable(s string) string {
+	const most = 300
+	if len(s) > most {
+		s = s[:most] + "..."
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0 {
+		return s
+	}
+	quoted := strconv.QuoteToASCII(s)
+	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(quoted[1 : len(quoted)-1])
 }
 
 func queueNames() string {

@@ -147,9 +147,9 @@ func (w *where) match(msg *postfix.Message, at time.Time, content *lazyHeaders) 
 func shorten(err error) error {
 	var at *file.Error
 	if !errors.As(err, &at) {
-		return errors.New(clipMessage(err.Error()))
+		return errors.New(plainTypes(err.Error()))
 	}
-	return located(at, clipMessage(at.Message))
+	return located(at, plainTypes(at.Message))
 }
 
 func located(at *file.Error, text string) error {
@@ -162,10 +162,8 @@ func located(at *file.Error, text string) error {
 // goTypes are the types as the library names them.
 var goTypes = regexp.MustCompile(`\*?plan\.RecipientFields\b|\*?plan\.Header\b|\[\]|\btime\.(?:Duration|Time)\b|\b(?:string|int|bool|float64)\b`)
 
-// clipMessage puts types in the words of WhereFields, and keeps what is quoted
-// of the expression off the screen of somebody who pasted it from mail.
-func clipMessage(s string) string {
-	const most = 300
+// plainTypes puts the words of WhereFields in place of types.
+func plainTypes(s string) string {
 	if typed, ok := strings.CutPrefix(s, "expected bool, but got "); ok {
 		s = "a condition is true or false, but this is of type " + typed
 	}
@@ -188,11 +186,7 @@ func clipMessage(s string) string {
 		}
 		return "number"
 	})
-	if len(s) > most {
-		s = s[:most] + "..."
-	}
-	quoted := strconv.QuoteToASCII(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+	return s
 }
 
 // fence visits a parsed expression. It notes which fields are used, puts
