@@ -97,6 +97,33 @@ type AgesRecord struct {
 	Seen
 }
 
+// ShowRecord is one message looked at closely.
+type ShowRecord struct {
+	Envelope
+	*postfix.Message
+	// DoneRecipients were delivered or bounced; Postfix does not note which.
+	DoneRecipients []postfix.Recipient `json:"done_recipients"`
+	Source         observe.Source      `json:"source"`
+	// Path is below the queue directory.
+	Path       string         `json:"path,omitempty"`
+	Misplaced  bool           `json:"misplaced,omitempty"`
+	Headers    []HeaderRecord `json:"headers"`
+	HeadersCut bool           `json:"headers_cut,omitempty"`
+	// Body is there only if it was asked for.
+	Body    *Text         `json:"body,omitempty"`
+	BodyCut bool          `json:"body_cut,omitempty"`
+	Gaps    []observe.Gap `json:"gaps"`
+}
+
+// HeaderRecord is one header. Decoded is there where the value has encoded
+// words (RFC 2047).
+type HeaderRecord struct {
+	Name      string `json:"name"`
+	Value     string `json:"value"`
+	Decoded   string `json:"decoded,omitempty"`
+	Malformed bool   `json:"malformed,omitempty"`
+}
+
 // ErrorRecord is a failure.
 type ErrorRecord struct {
 	Envelope

@@ -50,6 +50,10 @@ func escapeBytes(s string) string {
 	var out strings.Builder
 	for i := range len(s) {
 		switch c := s[i]; {
+		case c == 0:
+			// No argument can hold a NUL, and a shell would end the word
+			// there: it would name something else. This names nothing.
+			out.WriteString(`\xef\xbf\xbd`)
 		case c == '\'' || c == '\\':
 			out.WriteByte('\\')
 			out.WriteByte(c)

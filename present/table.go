@@ -10,6 +10,8 @@ type Column struct {
 	Title Words
 	// Right aligns figures.
 	Right bool
+	// Width is the width that the column has even if no cell needs it.
+	Width int
 	// Least is the narrowest that the column should become where the screen is
 	// too narrow: spare columns go before it gets narrower, and it never has
 	// less than half of it. 0 means that it keeps its width.
@@ -59,7 +61,7 @@ func (t *Table) Write(out io.StringWriter, width int, colour bool) {
 func (t *Table) layout(width int) []int {
 	widths := make([]int, len(t.Columns))
 	for i, c := range t.Columns {
-		widths[i] = c.Title.Width()
+		widths[i] = max(c.Width, c.Title.Width())
 		for _, row := range t.rows {
 			if i < len(row) {
 				widths[i] = max(widths[i], row[i].Width())

@@ -95,6 +95,41 @@ func (w Words) Fit(width int) Words {
 	return w
 }
 
+// Wrap breaks the words into lines of at most width columns, at blanks where
+// there are any. A width of 0 keeps them on one line.
+func (w Words) Wrap(width int) []Words {
+	if width <= 0 || w.Width() <= width {
+		return []Words{w}
+	}
+	var lines []Words
+	line, columns := "", 0
+	flush := func() {
+		lines = append(lines, Words{s: line, style: w.style})
+		line, columns = "", 0
+	}
+	for word := range strings.SplitSeq(w.s, " ") {
+		room := runewidth.StringWidth(word)
+		if columns > 0 && columns+1+room > width {
+			flush()
+		}
+		for room > width { // a word that no line has room for
+			head := runewidth.Truncate(word, width, "")
+			if head == "" {
+				break
+			}
+			line, word = head, word[len(head):]
+			room = runewidth.StringWidth(word)
+			flush()
+		}
+		if columns > 0 {
+			line, columns = line+" ", columns+1
+		}
+		line, columns = line+word, columns+room
+	}
+	flush()
+	return lines
+}
+
 // Style is how words stand out where colour is allowed. It is never the only
 // carrier of a meaning: the same words say the same without it.
 type Style uint8

@@ -1,5 +1,8 @@
 // Command holdfast gets a stuck Postfix queue moving again without losing a
 // message.
+//
+// It only wires: the words are those of package present/cli, the work is done
+// by package operate.
 package main
 
 import (
@@ -18,10 +21,12 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// A second Ctrl-C ends the program at once: the first one only asks.
+	context.AfterFunc(ctx, stop)
 	code := cli.Run(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Terminal: cli.TerminalOf(os.Stdout),
-		Open: func(s cli.Settings) (cli.Operator, error) {
+		Open: func(ctx context.Context, s cli.Settings) (cli.Operator, error) {
 			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs})
 		},
 	})

@@ -30,6 +30,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"holdfast/observe"
+	"holdfast/observe/spool"
+	"holdfast/operate"
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/present"
@@ -44,6 +46,11 @@ type Operator interface {
 	// Headers reads the headers of one message. It may be called by several
 	// goroutines at once.
 	Headers(ctx context.Context, snap *observe.Snapshot, m *postfix.Message) ([]plan.Header, error)
+	// Show looks at the messages with one ID closely. Where there is none, the
+	// error wraps spool.ErrNoMessage.
+	Show(ctx context.Context, id postfix.QueueID, want spool.Want) ([]operate.Detail, error)
+	// Close ends what reaching the host has started.
+	Close() error
 }
 
 // Settings are what the flags say about where to look.
@@ -61,8 +68,11 @@ type Env struct {
 	Getenv func(string) string
 	// Terminal describes stdout.
 	Terminal Terminal
+	// Now is the clock, time.Now where it is nil. Its location is the zone in
+	// which people are told times.
+	Now func() time.Time
 	// Open reaches the host.
-	Open func(Settings) (Operator, error)
+	Open func(context.Context, Settings) (Operator, error)
 }
 
 // program is one run of the command line.
@@ -83,6 +93,9 @@ const outputBuffer = 1 << 16
 func Run(ctx context.Context, args []string, env Env) int {
 	if env.Getenv == nil {
 		env.Getenv = func(string) string { return "" }
+	}
+	if env.Now == nil {
+		env.Now = time.Now
 	}
 	p := &program{env: env, screen: &Screen{
 		out: bufio.NewWriterSize(env.Stdout, outputBuffer), talk: env.Stderr, term: env.Terminal,
@@ -166,7 +179,7 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
-	root.AddCommand(p.queueCommand(), p.versionCommand(), whereTopic())
+	root.AddCommand(p.queueCommand(), p.showCommand(), p.versionCommand(), whereTopic())
 	p.help(root, global)
 	return root
 }

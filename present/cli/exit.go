@@ -58,7 +58,29 @@ func kindOf(err error) postfix.Kind {
 // fail reports an error, on stdout too where stdout is JSON, and returns the
 // exit code.
 func (s *Screen) fail(err error) int {
-	code, word := outcome(err)
+	code, _ := outcome(err)
+	for _, one := range each(err) {
+		s.failOne(one, code)
+	}
+	return code
+}
+
+// each takes errors apart that were joined: several instances can fail, each
+// with a reason and a hint of its own.
+func each(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, each(e)...)
+	}
+	return all
+}
+
+func (s *Screen) failOne(err error, code int) {
+	_, word := outcome(err)
 	var e *postfix.Error
 	hint := ""
 	if errors.As(err, &e) {
@@ -76,5 +98,4 @@ func (s *Screen) fail(err error) int {
 	if hint != "" {
 		s.say("hint: ", present.Hostile(hint).Words(2*present.LongestText))
 	}
-	return code
 }

@@ -99,7 +99,7 @@ func (o *queueOptions) check() error {
 }
 
 // queue runs the verb.
-func (p *program) queue(ctx context.Context, o queueOptions, args []string) error {
+func (p *program) queue(ctx context.Context, o queueOptions, args []string) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -113,10 +113,11 @@ func (p *program) queue(ctx context.Context, o queueOptions, args []string) erro
 	if _, err := o.sel.Compile(time.Time{}); err != nil {
 		return err
 	}
-	op, err := p.env.Open(p.settings)
+	op, err := p.env.Open(ctx, p.settings)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, op.Close()) }()
 	q := &queueRun{program: p, queueOptions: o, op: op}
 	if o.watch > 0 {
 		return q.watchQueue(ctx)

@@ -401,7 +401,7 @@ func (q *queueRun) notes(v *view) {
 		q.screen.Note(present.Say("  %s: %s, %s", present.Hostile(s.Path), present.Hostile(s.Kind), present.Size(s.Size)))
 	}
 	q.screen.Note(present.Say("looked at %s by %s from %s to %s", present.Hostile(v.snap.Instance.QueueDir), present.Hostile(v.snap.Source),
-		present.Clock(v.snap.From, v.snap.To), present.Clock(v.snap.To, v.snap.To)))
+		present.Clock(v.snap.From, q.env.Now()), present.Clock(v.snap.To, q.env.Now())))
 	if n := v.snap.Probes; n > 0 {
 		q.screen.Note(present.Say("%s left out: no mail is sent for it", present.Plural(n, "address probe", "address probes")))
 	}

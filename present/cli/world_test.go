@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/observe"
+	"holdfast/observe/spool"
+	"holdfast/operate"
+	"holdfast/plan"
+	"holdfast/postfix"
+)
+
+// at is the moment of every look in these tests.
+var at = time.Date(2026, 3, 14, 3, 12, 0, 0, time.UTC)
+
+// still is an Operator whose queue stands still: snapshots that were built by
+// hand. What it shows went through the same packing as a real look.
+type still struct {
+	snaps   []*observe.Snapshot
+	err     error
+	headers map[postfix.QueueID][]plan.Header
+	looks   int
+	onLook  func(n int)
+	detail  func(*spool.Detail, spool.Want)
+	closed  bool
+}
+
+func (s *still) Look(ctx context.Context) ([]*observe.Snapshot, error) {
+	s.looks++
+	if s.onLook != nil {
+		s.onLook(s.looks)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return s.snaps, s.err
+}
+
+func (s *still) Headers(_ context.Context, _ *observe.Snapshot, m *postfix.Message) ([]plan.Header, error) {
+	h, ok := s.headers[m.ID]
+	if !ok {
+		return nil, fmt.Errorf("no headers for %s", m.ID)
+	}
+	return h, nil
+}
+
+func (s *still) Show(_ context.Context, id postfix.QueueID, want spool.Want) ([]operate.Detail, error) {
+	var out []operate.Detail
+	for _, snap := range s.snaps {
+		for _, m := range snap.Find(id) {
+			d := operate.Detail{Instance: snap.Instance, Detail: &spool.Detail{Message: m}}
+			if s.detail != nil {
+				s.detail(d.Detail, want)
+			}
+			out = append(out, d)
+		}
+	}
+	if out == nil {
+		return nil, &postfix.Error{Op: "show", Object: string(id), Err: spool.ErrNoMessage}
+	}
+	return out, nil
+}
+
+func (s *still) Close() error { s.closed = true; return nil }
+
+func instance(name string) postfix.Instance {
+	return postfix.Instance{
+		Name: name, ConfigDir: "/etc/" + name, QueueDir: "/var/spool/" + name,
+		MaxLifetime: 5 * 24 * time.Hour, BounceLifetime: 5 * 24 * time.Hour, QueueRunDelay: 5 * time.Minute,
+	}
+}
+
+func snapshot(in postfix.Instance, messages ...*postfix.Message) *observe.Snapshot {
+	shard := observe.NewShard()
+	for _, m := range messages {
+		shard.Add(m)
+	}
+	return observe.Build(in, observe.FromSpool, at.Add(-time.Second), at, postfix.Queues(), []*observe.Shard{shard})
+}
+
+// message makes a deferred message of the given age.
+func message(id string, age time.Duration, size int64, sender string, to ...postfix.Recipient) *postfix.Message {
+	return &postfix.Message{
+		Queue: postfix.Deferred, ID: postfix.QueueID(id), Inode: 4711,
+		Arrival: at.Add(-age), Created: at.Add(-age).Truncate(time.Second), NextTry: at.Add(7 * time.Minute),
+		Size: size, Sender: sender, Recipients: to, TotalRecipients: len(to),
+	}
+}
+
+func to(address, status, reason string) postfix.Recipient {
+	return postfix.Recipient{Address: address, NextHop: "smtp:" + postfix.DomainOf(address), Status: status, Reason: reason, Offset: 217}
+}
+
+// result is what one command line left behind.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+func run(t *testing.T, op Operator, columns int, args ...string) result {
+	t.Helper()
+	return runWith(t.Context(), t, op, columns, "", args...)
+}
+
+func runWith(ctx context.Context, t *testing.T, op Operator, columns int, stdin string, args ...string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := Run(ctx, args, Env{
+		Stdin: strings.NewReader(stdin), Stdout: &stdout, Stderr: &stderr,
+		Terminal: Terminal{Columns: columns, Rows: 24},
+		Now:      func() time.Time { return at },
+		Open:     func(context.Context, Settings) (Operator, error) { return op, nil },
+	})
+	return result{code, stdout.String(), stderr.String()}
+}
+
+func TestLook(t *testing.T) {
+	var ms []*postfix.Message
+	for i := range 57 {
+		ms = append(ms, message(fmt.Sprintf("4F%03XA1B2C", i), time.Duration(i*i)*time.Minute, int64(700+i*i*900), fmt.Sprintf("news-%d@shop.example", i%4),
+			to(fmt.Sprintf("customer.number.%d@mail%d.example.net", i, i%5), "4.7.0", "host mx.example.net[192.0.2.1] said: 421 4.7.0 Too many connections, try again later (in reply to RCPT TO command)")))
+	}
+	ms[3].Queue = postfix.Hold
+	ms[4].Recipients = append(ms[4].Recipients, to("x@y.example", "4.4.3", "Host or domain name not found. Name service error for name=y.example type=MX: Host not found, try again"))
+	ms[5].Queue = postfix.Active
+	op := &still{snaps: []*observe.Snapshot{snapshot(instance("postfix"), ms...)}}
+	for _, args := range [][]string{{"queue", "--color", "never"}, {"queue", "--by", "cause"}, {"queue", "--ages"}, {"queue", "-o", "json", "--limit", "2"}, {"queue", "--by", "text", "-o", "json"}, {"--help"}, {"queue", "--help"}, {"nope"}, {"queue", "--quue", "x"}, {"queue", "--cause", "dsn"}} {
+		r := run(t, op, 80, args...)
+		t.Logf("%v -> %d\n%s--\n%s", args, r.code, r.stdout, r.stderr)
+	}
+}
