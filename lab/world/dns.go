@@ -362,6 +362,7 @@ func (s *nameServer) look(q dns.Question) (*namespace, DNSFault) {
 		if len(f.Types) > 0 && !slices.Contains(f.Types, dns.TypeToString[q.Qtype]) {
 			continue
 		}
+		f.Domain = dns.CanonicalName(f.Domain)
 		if dns.IsSubDomain(f.Domain, name) && (!found || dns.CountLabel(f.Domain) > dns.CountLabel(best.Domain)) {
 			best, found = f, true
 		}
