@@ -145,6 +145,10 @@ func mountSpool(v volume, in instance) error {
 	if err := os.MkdirAll(in.spoolDir(), 0o755); err != nil {
 		return fmt.Errorf("create mount point of spool: %w", err)
 	}
+	return bindSpool(v, in)
+}
+
+func bindSpool(v volume, in instance) error {
 	if err := unix.Mount(v.spool(), in.spoolDir(), "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount spool of %q: %w", in.Name, err)
 	}
