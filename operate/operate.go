@@ -137,7 +137,7 @@ func (in *instance) look(ctx context.Context) (*observe.Snapshot, error) {
 // bothFailed says what neither way could do; the hint of the first way leads.
 func bothFailed(first *postfix.Error, second error) error {
 	e := *first
-	e.Err = fmt.Errorf("%w; and showq could not be asked: %s", first.Err, second)
+	e.Err = fmt.Errorf("%w; and showq could not be asked: %w", first.Err, second)
 	var s *postfix.Error
 	if errors.As(second, &s) && s.Hint != "" {
 		e.Hint = strings.TrimPrefix(e.Hint+"; "+s.Hint, "; ")

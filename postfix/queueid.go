@@ -40,7 +40,7 @@ var errNotDecodable = errors.New("not in the form that Postfix generates")
 // may still be in neither of the two generated forms; see Form.
 func ParseQueueID(s string) (QueueID, error) {
 	if !ValidQueueID(s) {
-		return "", fmt.Errorf("invalid queue ID %s: a queue ID is 1 to %d letters, digits or underscores", strconv.QuoteToASCII(clip(s, 40)), maxIDLength)
+		return "", fmt.Errorf("invalid queue ID %s: a queue ID is 1 to %d letters, digits or underscores", strconv.QuoteToASCII(clip(s)), maxIDLength)
 	}
 	return QueueID(s), nil
 }
@@ -84,7 +84,7 @@ func (id QueueID) Inode() (uint64, error) {
 		}
 		return decodeHex(string(id[5:]))
 	}
-	return 0, fmt.Errorf("decode queue ID %q: %w", clip(string(id), 40), errNotDecodable)
+	return 0, fmt.Errorf("decode queue ID %q: %w", clip(string(id)), errNotDecodable)
 }
 
 // Microseconds returns the sub-second part of the file's creation time, 0 to
@@ -109,7 +109,7 @@ func (id QueueID) Microseconds() (int, error) {
 		err = errNotDecodable
 	}
 	if err != nil {
-		return 0, fmt.Errorf("decode queue ID %q: %w", clip(string(id), 40), err)
+		return 0, fmt.Errorf("decode queue ID %q: %w", clip(string(id)), err)
 	}
 	return int(usec), nil
 }
@@ -118,7 +118,7 @@ func (id QueueID) Microseconds() (int, error) {
 // long ID carries it whole; a short one gives an error.
 func (id QueueID) Time() (time.Time, error) {
 	if id.Form() != LongID {
-		return time.Time{}, fmt.Errorf("decode queue ID %q: only a long queue ID carries the time", clip(string(id), 40))
+		return time.Time{}, fmt.Errorf("decode queue ID %q: only a long queue ID carries the time", clip(string(id)))
 	}
 	sep := strings.LastIndexByte(string(id), 'z')
 	sec, err := decodeBase(string(id[:sep-4]), 52)
@@ -140,7 +140,7 @@ func NewShortID(t time.Time, inode uint64) QueueID {
 // NewLongID builds the long form (MQID_LG_ENCODE in global/mail_queue.h).
 func NewLongID(t time.Time, inode uint64) QueueID {
 	sec := encodeBase(uint64(t.Unix()), 52, 6) //nolint:gosec // queue files are not older than 1970
-	usec := encodeBase(uint64(t.Nanosecond()/1000), 52, 4)
+	usec := encodeBase(uint64(t.Nanosecond()/1000), 52, 4) //nolint:gosec // not negative
 	return QueueID(sec + usec + "z" + encodeBase(inode, 51, 1))
 }
 
@@ -218,9 +218,10 @@ func encodeBase(v, base uint64, width int) string {
 
 // clip shortens what is echoed in an error message: names can come from
 // anywhere and be of any length.
-func clip(s string, n int) string {
-	if len(s) <= n {
+func clip(s string) string {
+	const most = 40
+	if len(s) <= most {
 		return s
 	}
-	return s[:n] + "..."
+	return s[:most] + "..."
 }

@@ -54,7 +54,7 @@ func (d *decoder) str(b []byte) string {
 	}
 	at := len(d.text)
 	d.text = append(d.text, b...)
-	return unsafe.String(&d.text[at], len(b))
+	return unsafe.String(&d.text[at], len(b)) //nolint:gosec // lent until the next decode
 }
 
 // lend views bytes as a string for the length of one call.
@@ -62,7 +62,7 @@ func lend(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
-	return unsafe.String(&b[0], len(b))
+	return unsafe.String(&b[0], len(b)) //nolint:gosec // lent for one call
 }
 
 // decode reads the queue file behind fd into d.msg. What the bytes forbid ends

@@ -91,7 +91,7 @@ func (l *look) expected(w *worker, q postfix.Queue, id postfix.QueueID, want Wan
 		fd, err := openAt(parent, name, dirFlags)
 		d.close()
 		if err != nil {
-			if err != unix.ENOENT {
+			if !errors.Is(err, unix.ENOENT) {
 				l.gaps.add("spool", d.path, err, "")
 			}
 			return nil, nil

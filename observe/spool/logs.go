@@ -153,7 +153,7 @@ func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uin
 		return nil, 0
 	}
 	fd, err := openAt(dir, string(id), fileFlags)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return nil, 0
 	}
 	n := 0

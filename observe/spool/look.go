@@ -27,7 +27,9 @@ type look struct {
 	workers []*worker
 	// index finds the message that has an ID. It is built only once a
 	// directory changed while or since it was read: on a quiet queue, never.
-	index map[postfix.QueueID]place
+	index map[postfix.QueueID]known
+	// reused keeps the further messages of an ID that more than one has.
+	reused map[postfix.QueueID][]known
 
 	gone   map[postfix.QueueID]bool // listed, but not there when opened
 	probes map[postfix.QueueID]bool
@@ -36,6 +38,19 @@ type look struct {
 
 // place is where a message is kept: which part, which row of it.
 type place struct{ part, row int }
+
+// known is what a worker may ask of a message that another worker's part keeps:
+// that part is being appended to meanwhile.
+type known struct {
+	at  place
+	dir *directory
+}
+
+// metAgain is a file that was read although a message with its ID was known
+// from another directory: the same one that moved, or another with the same ID.
+type metAgain struct {
+	old, new place
+}
 
 // worker reads files on one goroutine and appends to its own part. What it
 // finds out besides is taken over by collect when all workers are done.
@@ -46,7 +61,8 @@ type worker struct {
 	found   []finding
 	gone    []postfix.QueueID
 	probes  []postfix.QueueID
-	outdate []place // messages that were met elsewhere, changed or left
+	outdate []place // messages that changed or left
+	again   []metAgain
 	path    []byte
 }
 
@@ -105,7 +121,12 @@ func (l *look) collect() {
 			l.probes[id] = true
 		}
 		outdated = append(outdated, w.outdate...)
-		w.found, w.gone, w.probes, w.outdate = nil, nil, nil, nil
+		for _, m := range w.again {
+			if l.same(m.old, m.new) {
+				outdated = append(outdated, m.old)
+			}
+		}
+		w.found, w.gone, w.probes, w.outdate, w.again = nil, nil, nil, nil, nil
 	}
 	l.forget(outdated)
 }
@@ -222,6 +243,7 @@ func statAt(dir int, name string, st *unix.Stat_t) unix.Errno {
 // pass lists the directories that changed and reads what is new in them.
 func (l *look) pass() {
 	first := l.r.length() == 0
+	l.index = nil // of the pass before: it lacks what that one read
 	work := make(chan *names, 2*len(l.workers))
 	lst := &lister{
 		root: l.root, known: l.r.dirs, gaps: &l.gaps, strays: l.r.strays,
@@ -263,35 +285,44 @@ func (l *look) pass() {
 // directories while they were read counts where it was changed last. Two
 // different messages with one ID both stay: Postfix uses short IDs again.
 func (l *look) buildIndex() {
-	l.index = make(map[postfix.QueueID]place, l.r.length())
+	l.index, l.reused = make(map[postfix.QueueID]known, l.r.length()), make(map[postfix.QueueID][]known)
 	var twice []place
-	var a, b postfix.Message
 	for pi, p := range l.r.parts {
 		for i := range p.shard.Len() {
-			at := place{pi, i}
+			here := known{place{pi, i}, p.origin[i].dir}
 			id := p.shard.ID(i)
 			other, ok := l.index[id]
-			if !ok {
-				l.index[id] = at
-				continue
-			}
-			l.r.parts[other.part].shard.Get(other.row, &a)
-			p.shard.Get(i, &b)
 			switch {
-			case a.Inode != b.Inode || !a.Arrival.Equal(b.Arrival):
-				l.index[id] = at
-			case b.Changed.Before(a.Changed):
-				twice = append(twice, at)
-			default:
-				twice = append(twice, other)
-				l.index[id] = at
+			case ok && l.same(other.at, here.at) && l.changedAfter(other.at, here.at):
+				twice = append(twice, here.at)
+				continue
+			case ok && l.same(other.at, here.at):
+				twice = append(twice, other.at)
+			case ok:
+				l.reused[id] = append(l.reused[id], other)
 			}
+			l.index[id] = here
 		}
 	}
 	if len(twice) > 0 {
 		l.forget(twice)
 		l.buildIndex()
 	}
+}
+
+// same reports whether two places keep the same message.
+func (l *look) same(a, b place) bool {
+	var m postfix.Message
+	l.r.parts[b.part].shard.Get(b.row, &m)
+	return l.r.parts[a.part].shard.SameMessage(a.row, &m)
+}
+
+// changedAfter reports whether what is at a changed after what is at b.
+func (l *look) changedAfter(a, b place) bool {
+	var x, y postfix.Message
+	l.r.parts[a.part].shard.Get(a.row, &x)
+	l.r.parts[b.part].shard.Get(b.row, &y)
+	return x.Changed.After(y.Changed)
 }
 
 func (w *worker) readBatch(batch *names) {
@@ -301,25 +332,34 @@ func (w *worker) readBatch(batch *names) {
 	p := w.look.r.parts[w.part]
 	for i := range batch.len() {
 		name := batch.at(i)
-		at, known := w.look.index[postfix.QueueID(name)]
-		if known && w.look.r.parts[at.part].origin[at.row].dir == batch.dir {
+		met := w.look.metIn(postfix.QueueID(name))
+		if slices.ContainsFunc(met, func(k known) bool { return k.dir == batch.dir }) {
 			continue
 		}
 		from, ok := w.read(batch.dir, name)
 		if !ok {
 			continue
 		}
-		if known && w.look.r.parts[at.part].shard.SameMessage(at.row, &w.dec.msg) {
-			w.outdate = append(w.outdate, at)
-		}
 		p.own()
 		if p.shard.Full() {
 			w.found = append(w.found, finding{dir: batch.dir, name: name, source: "spool", err: errFull})
 			continue
 		}
-		p.shard.Add(&w.dec.msg)
+		row := p.shard.Add(&w.dec.msg)
 		p.origin = append(p.origin, from)
+		for _, old := range met {
+			w.again = append(w.again, metAgain{old: old.at, new: place{w.part, row}})
+		}
 	}
+}
+
+// metIn returns where messages with this ID were met before.
+func (l *look) metIn(id postfix.QueueID) []known {
+	first, ok := l.index[id]
+	if !ok {
+		return nil
+	}
+	return append(slices.Clip(l.reused[id]), first)
 }
 
 var errFull = errors.New("the snapshot is full: 4 GiB of addresses and reasons")
@@ -329,7 +369,7 @@ func (w *worker) read(d *directory, name string) (from origin, ok bool) {
 	var st unix.Stat_t
 	fd, kind, err := w.look.r.openQueueFile(d, name, &st)
 	switch {
-	case err == unix.ENOENT:
+	case errors.Is(err, unix.ENOENT):
 		w.gone = append(w.gone, postfix.QueueID(string([]byte(name))))
 		return origin{}, false
 	case err != nil || kind != "":
@@ -375,10 +415,6 @@ func (w *worker) finishMessage(d *directory, id postfix.QueueID, st *unix.Stat_t
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		r.NextHop = w.look.r.in.NextHop(m, r.Address)
-	}
-	in := &w.look.r.in
-	if misplaced(d.hash, id, in.DepthOf(d.queue.String())) {
-		w.found = append(w.found, finding{dir: d, name: string([]byte(id)), kind: observe.Misplaced})
 	}
 }
 
@@ -426,6 +462,21 @@ func (l *look) finish() *observe.Snapshot {
 	for _, d := range l.r.dirs {
 		s.Strays = append(s.Strays, l.r.strays[d.path]...)
 	}
+	s.Strays = append(s.Strays, l.misplaced()...)
 	slices.SortFunc(s.Strays, func(a, b observe.Stray) int { return strings.Compare(a.Path, b.Path) })
 	return s
+}
+
+// misplaced lists the messages that Postfix would look for elsewhere.
+func (l *look) misplaced() []observe.Stray {
+	var found []observe.Stray
+	for _, p := range l.r.parts {
+		for i := range p.shard.Len() {
+			d, id := p.origin[i].dir, p.shard.ID(i)
+			if misplaced(d.hash, id, l.r.in.DepthOf(d.queue.String())) && len(found) < maxStrays {
+				found = append(found, describeStray(d, string(id), observe.Misplaced))
+			}
+		}
+	}
+	return found
 }

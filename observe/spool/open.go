@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"holdfast/observe"
@@ -50,10 +52,10 @@ func refuse(st *unix.Stat_t, queue postfix.Queue, owner int) observe.StrayKind {
 // that has gone.
 func (r *Reader) openQueueFile(d *directory, name string, st *unix.Stat_t) (fd int, kind observe.StrayKind, err error) {
 	fd, err = r.openMail(d, name)
-	switch err {
-	case unix.ELOOP, unix.ENXIO, unix.EISDIR:
+	switch {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EISDIR):
 		return -1, observe.NotRegular, nil
-	case unix.EMLINK:
+	case errors.Is(err, unix.EMLINK):
 		return -1, observe.HardLinked, nil
 	}
 	if err != nil {
@@ -74,7 +76,7 @@ func (r *Reader) openQueueFile(d *directory, name string, st *unix.Stat_t) (fd i
 // O_NOATIME; there the opener, if root started one, does it.
 func (r *Reader) openMail(d *directory, name string) (int, error) {
 	fd, err := openAt(d.fd, name, fileFlags)
-	if err == unix.EPERM && d.queue == postfix.Maildrop && r.opts.Opener != nil {
+	if errors.Is(err, unix.EPERM) && d.queue == postfix.Maildrop && r.opts.Opener != nil {
 		return r.opts.Opener.open(r.in.QueueDir, name)
 	}
 	return fd, err

@@ -47,9 +47,9 @@ func StartOpener(queueDirs []string) (*Opener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the maildrop opener: %w", err)
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "opener") //nolint:gosec // a descriptor is not negative
+	theirs := os.NewFile(uintptr(pair[1]), "opener")
 	defer func() { _ = theirs.Close() }()
-	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, queueDirs...)...) //nolint:gosec // this program itself
+	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, queueDirs...)...) //nolint:gosec,noctx // this program itself, until Close
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdin = theirs
@@ -81,7 +81,7 @@ func (o *Opener) open(queueDir, name string) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	number := slices.Index(o.spools, queueDir)
-	if number < 0 {
+	if number < 0 || number > 255 {
 		return -1, unix.EPERM
 	}
 	if err := unix.Sendmsg(o.conn, append([]byte{byte(number)}, name...), nil, nil, unix.MSG_NOSIGNAL); err != nil {

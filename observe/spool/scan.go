@@ -68,7 +68,7 @@ func (l *lister) walk(q postfix.Queue) (bool, error) { return l.walkTree(q, q.St
 func (l *lister) walkTree(q postfix.Queue, name string) (bool, error) {
 	top, err := l.enter(l.root, name, q, name, "")
 	if err != nil {
-		if err == unix.ENOENT && q == postfix.Saved {
+		if errors.Is(err, unix.ENOENT) && q == postfix.Saved {
 			return true, nil // a directory of old; Postfix makes it, nothing needs it
 		}
 		l.gaps.add("spool", name, err, "")
@@ -90,7 +90,7 @@ func (l *lister) walkTree(q postfix.Queue, name string) (bool, error) {
 			sub, err := l.enter(d.fd, c, q, d.path+"/"+c, d.hash+c)
 			if err == nil {
 				todo = append(todo, sub)
-			} else if err != unix.ENOENT {
+			} else if !errors.Is(err, unix.ENOENT) {
 				l.gaps.add("spool", d.path+"/"+c, err, "")
 				seen = false
 			}
