@@ -139,7 +139,7 @@ func NewShortID(t time.Time, inode uint64) QueueID {
 
 // NewLongID builds the long form (MQID_LG_ENCODE in global/mail_queue.h).
 func NewLongID(t time.Time, inode uint64) QueueID {
-	sec := encodeBase(uint64(t.Unix()), 52, 6) //nolint:gosec // queue files are not older than 1970
+	sec := encodeBase(uint64(t.Unix()), 52, 6)             //nolint:gosec // queue files are not older than 1970
 	usec := encodeBase(uint64(t.Nanosecond()/1000), 52, 4) //nolint:gosec // not negative
 	return QueueID(sec + usec + "z" + encodeBase(inode, 51, 1))
 }

@@ -49,7 +49,7 @@ func StartOpener(queueDirs []string) (*Opener, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "opener")
 	defer func() { _ = theirs.Close() }()
-	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, queueDirs...)...) //nolint:gosec,noctx // this program itself, until Close
+	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, queueDirs...)...) //nolint:noctx // this program itself, until Close
 	cmd.Env = []string{}
 	cmd.Dir = "/"
 	cmd.Stdin = theirs
