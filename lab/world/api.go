@@ -46,7 +46,7 @@ func (w *World) Handler() http.Handler {
 	handle("POST /v1/reset", func(*http.Request) (any, error) { return nil, w.reset() })
 	handle("PUT /v1/time_scale", taking(func(b TimeScale) error {
 		if err := w.clock.set(b.TimeScale); err != nil {
-			return errors.Join(errBadConfig, err)
+			return badConfig(err)
 		}
 		return nil
 	}))
@@ -75,7 +75,7 @@ func (w *World) handleDNS(handle handleFunc) {
 		return nil, w.changeDNS(func(c *DNSConfig) error {
 			var changed DNSConfig
 			if err := mergePatch(*c, patch, &changed); err != nil {
-				return errors.Join(errBadConfig, err)
+				return badConfig(err)
 			}
 			*c = changed
 			return nil
@@ -120,7 +120,7 @@ const maxBody = 16 << 20
 func body(r *http.Request) ([]byte, error) {
 	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	if err != nil {
-		return nil, errors.Join(errBadConfig, err)
+		return nil, badConfig(err)
 	}
 	return b, nil
 }
@@ -134,7 +134,7 @@ func taking[T any](do func(T) error) func(*http.Request) (any, error) {
 		}
 		var v T
 		if err := decodeStrict(bytes.NewReader(b), &v); err != nil {
-			return nil, errors.Join(errBadConfig, err)
+			return nil, badConfig(err)
 		}
 		return nil, do(v)
 	}
@@ -160,7 +160,11 @@ func respond(rw http.ResponseWriter, v any, err error) {
 	if err != nil {
 		v = apiError{err.Error()}
 	}
+	data, merr := json.Marshal(v)
+	if merr != nil {
+		status, data = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be encoded"}`)
+	}
 	rw.Header().Set("Content-Type", "application/json")
 	rw.WriteHeader(status)
-	_ = json.NewEncoder(rw).Encode(v) // the client has gone
+	_, _ = rw.Write(append(data, '\n')) // the client has gone
 }

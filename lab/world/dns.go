@@ -77,11 +77,11 @@ func (c DNSConfig) check() error {
 	}
 	seen := make(map[string]bool)
 	for _, z := range c.Zones {
-		if name := dns.CanonicalName(z.Name); seen[name] {
+		name := dns.CanonicalName(z.Name)
+		if seen[name] {
 			return fmt.Errorf("zone %q: given twice", z.Name)
-		} else {
-			seen[name] = true
 		}
+		seen[name] = true
 		if _, err := z.parse(); err != nil {
 			return err
 		}
@@ -91,11 +91,11 @@ func (c DNSConfig) check() error {
 		if err := f.check(); err != nil {
 			return err
 		}
-		if name := dns.CanonicalName(f.Domain); seen[name] {
+		name := dns.CanonicalName(f.Domain)
+		if seen[name] {
 			return fmt.Errorf("dns fault for %q: given twice", f.Domain)
-		} else {
-			seen[name] = true
 		}
+		seen[name] = true
 	}
 	return nil
 }
@@ -159,7 +159,7 @@ func (s *nameServer) change(edit func(DNSConfig) (DNSConfig, error)) error {
 		return err
 	}
 	if err := cfg.check(); err != nil {
-		return fmt.Errorf("%w: %w", errBadConfig, err)
+		return badConfig(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,6 +26,8 @@ var (
 	errBadConfig = errors.New("bad configuration")
 )
 
+func badConfig(err error) error { return fmt.Errorf("%w: %w", errBadConfig, err) }
+
 // family is all peers of one kind: it adds, changes and removes them by name,
 // from configurations that are data.
 type family[C interface{ check() error }] struct {
@@ -36,6 +38,7 @@ type family[C interface{ check() error }] struct {
 	mu      sync.Mutex
 	members map[string]*member[C]
 	order   []string
+	closed  bool
 }
 
 type member[C any] struct {
@@ -68,7 +71,7 @@ func (f *family[C]) vet(name string, c C) (C, error) {
 		return c, fmt.Errorf("%w: the name is %q here and %q in the configuration", errBadConfig, name, f.nameOf(c))
 	}
 	if err := c.check(); err != nil {
-		return c, fmt.Errorf("%w: %w", errBadConfig, err)
+		return c, badConfig(err)
 	}
 	return clone(c)
 }
@@ -82,6 +85,9 @@ func (f *family[C]) putLocked(name string, c C) error {
 			return fmt.Errorf("change %s %q: %w", f.kind, name, err)
 		}
 		return nil
+	}
+	if f.closed {
+		return fmt.Errorf("start %s %q: the world is closed", f.kind, name)
 	}
 	p, err := f.start(c)
 	if err != nil {
@@ -110,7 +116,7 @@ func (f *family[C]) get(name string) (any, error) {
 func (f *family[C]) putJSON(name string, body []byte) error {
 	var c C
 	if err := decodeStrict(bytes.NewReader(body), &c); err != nil {
-		return fmt.Errorf("%w: %w", errBadConfig, err)
+		return badConfig(err)
 	}
 	return f.put(name, c)
 }
@@ -126,7 +132,7 @@ func (f *family[C]) patchJSON(name string, patch []byte) error {
 	}
 	var c C
 	if err := mergePatch(m.cfg, patch, &c); err != nil {
-		return fmt.Errorf("%w: %w", errBadConfig, err)
+		return badConfig(err)
 	}
 	c, err := f.vet(name, c)
 	if err != nil {
@@ -200,7 +206,7 @@ func (f *family[C]) close() {
 	for _, name := range f.order {
 		f.members[name].peer.close()
 	}
-	f.members, f.order = nil, nil
+	f.members, f.order, f.closed = nil, nil, true
 }
 
 // mergePatch applies a patch to a value and decodes the result into out.

@@ -451,7 +451,7 @@ func TestSmartHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer client.Close()
+		t.Cleanup(func() { _ = client.Close() }) // Quit may have done it
 		// The standard client sends PLAIN in clear to 127.0.0.1 only.
 		err = client.Auth(smtp.PlainAuth("", "relay", c.password, "127.0.0.1"))
 		if c.want != "" {

@@ -299,7 +299,7 @@ func (w *World) putRecords(set RecordSet) error {
 		return fmt.Errorf("%w: %q is not a record type", errBadConfig, set.Type)
 	}
 	if _, err := z.parse(); err != nil {
-		return fmt.Errorf("%w: %w", errBadConfig, err)
+		return badConfig(err)
 	}
 	owner := set.Name
 	if owner == "@" {
