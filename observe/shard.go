@@ -1,8 +1,8 @@
 package observe
 
 import (
-	"bytes"
 	"encoding/binary"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,7 +13,7 @@ import (
 
 // A Shard is a part of a Snapshot that one reader fills. A million queued
 // messages must fit beside a relay's own work, so messages are kept as fixed
-// rows and one text arena without pointers: about 150 bytes for a message with
+// rows and one text arena without pointers: about 180 bytes for a message with
 // one recipient instead of a kilobyte, and nothing for the garbage collector
 // to walk.
 type Shard struct {
@@ -27,9 +27,49 @@ type Shard struct {
 
 	text   [][]byte
 	intern map[string]ref
-	// causes remembers the class of each reason that was interned: reasons
-	// repeat by the thousand and classifying one costs a hundred lookups.
-	causes map[reasonKey]postfix.Cause
+
+	// What comes again and again as a whole is kept once: where mail comes
+	// from, and why it waits. The reasons also remember their class, which
+	// costs a hundred comparisons to find.
+	origins table[originRow]
+	reasons table[reasonRow]
+}
+
+// table keeps rows that repeat. Its index is bounded as that of the texts is.
+type table[R comparable] struct {
+	rows  []R
+	index map[R]uint32
+}
+
+// find returns the number of a row, 0 for the zero row.
+func (t *table[R]) find(r R) (uint32, bool) {
+	var zero R
+	if r == zero {
+		return 0, true
+	}
+	n, ok := t.index[r]
+	return n, ok
+}
+
+// add stores stored under the key r and returns its number.
+func (t *table[R]) add(r, stored R) uint32 {
+	if t.index == nil {
+		t.index = make(map[R]uint32)
+		t.rows = append(t.rows, *new(R))
+	}
+	n := uint32(len(t.rows)) //nolint:gosec // no more rows than recipients
+	t.rows = append(t.rows, stored)
+	if len(t.index) < maxInterned {
+		t.index[r] = n
+	}
+	return n
+}
+
+func (t *table[R]) at(n uint32) (r R) {
+	if n > 0 {
+		r = t.rows[n]
+	}
+	return r
 }
 
 const (
@@ -47,27 +87,36 @@ const (
 // text stands behind its length in two bytes. 0 is the empty text.
 type ref uint32
 
-type reasonKey struct{ text, status ref }
+// originRow says where a message comes from and what was ordered for it.
+type originRow struct {
+	client, address, helo, protocol, sasl, filter, redirect ref
+}
+
+// reasonRow says why a recipient waits. The class is no part of its key.
+type reasonRow struct {
+	reason, status, host, cause ref
+}
 
 type row struct {
-	inode                          uint64
-	arrival, created, changed, try int64 // microseconds since 1970, 0 = not known
-	size, content, data, file      int64
-	id, sender                     ref
-	client, clientAddr, helo       ref
-	proto, sasl, filter, redirect  ref
-	messageID, damage              ref
-	firstRcpt, firstFail           uint32
-	rcpts, fails                   uint32
-	total, done                    uint32
-	queue                          postfix.Queue
-	flags                          uint8
+	inode                 uint64
+	arrival, changed, try int64 // microseconds since 1970, 0 = not known
+	size, content, file   int64
+	data                  int64
+	created               uint32 // seconds since 1970: create_time has no more
+	id, sender            ref
+	messageID, damage     ref
+	origin                uint32
+	firstRcpt, firstFail  uint32
+	rcpts, fails          uint32
+	total, done           uint32
+	queue                 postfix.Queue
+	flags                 uint8
 }
 
 type rcptRow struct {
-	offset                          int64
-	address, original, hop          ref
-	reason, status, host, causeText ref
+	offset                 int64
+	address, original, hop ref
+	reason                 uint32
 }
 
 type failRow struct {
@@ -83,7 +132,7 @@ const (
 
 // NewShard returns an empty shard.
 func NewShard() *Shard {
-	return &Shard{intern: make(map[string]ref), causes: make(map[reasonKey]postfix.Cause)}
+	return &Shard{intern: make(map[string]ref)}
 }
 
 // Len returns the number of messages in the shard.
@@ -134,6 +183,7 @@ func (s *Shard) Fork() *Shard {
 		f.rows[i] = append(make([]row, 0, rowsPerBlock), block...)
 	}
 	f.rcpts, f.fails, f.text = slices.Clone(s.rcpts), slices.Clone(s.fails), slices.Clone(s.text)
+	f.origins.rows, f.reasons.rows = slices.Clone(s.origins.rows), slices.Clone(s.reasons.rows)
 	return &f
 }
 
@@ -172,12 +222,10 @@ func (s *Shard) row(i int) *row { return &s.rows[i/rowsPerBlock][i%rowsPerBlock]
 func (s *Shard) fill(r *row, m *postfix.Message) {
 	*r = row{
 		inode: m.Inode, queue: m.Queue,
-		arrival: toMicro(m.Arrival), created: toMicro(m.Created), changed: toMicro(m.Changed), try: toMicro(m.NextTry),
+		arrival: toMicro(m.Arrival), created: toSeconds(m.Created), changed: toMicro(m.Changed), try: toMicro(m.NextTry),
 		size: m.Size, content: m.ContentLength, data: m.DataOffset, file: m.FileSize,
 		id: s.put(string(m.ID)), sender: s.shared(m.Sender),
-		client: s.shared(m.Client.Name), clientAddr: s.shared(m.Client.Address),
-		helo: s.shared(m.Client.Helo), proto: s.shared(m.Client.Protocol),
-		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
+		origin:    s.origin(m),
 		messageID: s.put(m.MessageID), damage: s.shared(m.Damage),
 		firstRcpt: s.nrcpt, firstFail: s.nfail,
 		rcpts: uint32(len(m.Recipients)), fails: uint32(len(m.Bounces)), //nolint:gosec // bounded by the file size
@@ -201,38 +249,42 @@ func (s *Shard) fill(r *row, m *postfix.Message) {
 	}
 }
 
+func (s *Shard) origin(m *postfix.Message) uint32 {
+	r := originRow{
+		client: s.shared(m.Client.Name), address: s.shared(m.Client.Address), helo: s.shared(m.Client.Helo), protocol: s.shared(m.Client.Protocol),
+		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
+	}
+	if n, ok := s.origins.find(r); ok {
+		return n
+	}
+	return s.origins.add(r, r)
+}
+
 func (s *Shard) addRecipient(r *postfix.Recipient) {
-	out := rcptRow{
-		offset: r.Offset, address: s.put(r.Address), original: s.put(r.Original), hop: s.shared(r.NextHop),
-		status: s.shared(r.Status), host: s.shared(r.Host),
-	}
-	if r.Reason != "" {
-		// Servers quote the recipient in their replies. With the address taken
-		// out, ten thousand different texts become one.
-		text := r.Reason
-		if r.Address != "" && strings.Contains(text, r.Address) && strings.IndexByte(text, placeholder) < 0 {
-			text = strings.ReplaceAll(text, r.Address, string(rune(placeholder)))
-		}
-		out.reason = s.shared(text)
-		out.causeText = s.shared(string(s.cause(out.reason, out.status, r)))
-	}
-	s.rcpts = appendBlock(s.rcpts, int(s.nrcpt), out)
+	s.rcpts = appendBlock(s.rcpts, int(s.nrcpt), rcptRow{
+		offset: r.Offset, address: s.put(r.Address), original: s.put(r.Original), hop: s.shared(r.NextHop), reason: s.reason(r),
+	})
 	s.nrcpt++
 }
 
-func (s *Shard) cause(reason, status ref, r *postfix.Recipient) postfix.Cause {
-	if r.Cause != postfix.NoCause {
-		return r.Cause
+func (s *Shard) reason(r *postfix.Recipient) uint32 {
+	text := r.Reason
+	// Servers quote the recipient in their replies. With the address taken out,
+	// ten thousand different texts become one.
+	if r.Address != "" && strings.Contains(text, r.Address) && strings.IndexByte(text, placeholder) < 0 {
+		text = strings.ReplaceAll(text, r.Address, string(rune(placeholder)))
 	}
-	key := reasonKey{reason, status}
-	if c, ok := s.causes[key]; ok {
-		return c
+	key := reasonRow{reason: s.shared(text), status: s.shared(r.Status), host: s.shared(r.Host)}
+	if n, ok := s.reasons.find(key); ok {
+		return n
 	}
-	c := postfix.Classify(r.Status, r.Reason)
-	if len(s.causes) < maxInterned {
-		s.causes[key] = c
+	stored := key
+	cause := r.Cause
+	if cause == postfix.NoCause {
+		cause = postfix.Classify(r.Status, r.Reason)
 	}
-	return c
+	stored.cause = s.shared(string(cause))
+	return s.reasons.add(key, stored)
 }
 
 func appendBlock[T any](blocks [][]T, n int, v T) [][]T {
@@ -301,15 +353,16 @@ func (s *Shard) Get(i int, m *postfix.Message) { s.get(i, m) }
 
 func (s *Shard) get(i int, m *postfix.Message) {
 	r := s.row(i)
+	from := s.origins.at(r.origin)
 	rcpts, fails := m.Recipients[:0], m.Bounces[:0]
 	*m = postfix.Message{
 		Queue: r.queue, ID: postfix.QueueID(s.at(r.id)), Inode: r.inode,
-		Arrival: fromMicro(r.arrival), Created: fromMicro(r.created), Changed: fromMicro(r.changed), NextTry: fromMicro(r.try),
+		Arrival: fromMicro(r.arrival), Created: fromSeconds(r.created), Changed: fromMicro(r.changed), NextTry: fromMicro(r.try),
 		Size: r.size, ContentLength: r.content, DataOffset: r.data, FileSize: r.file,
 		Sender: s.at(r.sender), TotalRecipients: int(r.total), Done: int(r.done),
 		ForceExpire: r.flags&flagExpire != 0, FlushRequested: r.flags&flagFlush != 0, SMTPUTF8: r.flags&flagUTF8 != 0,
-		Client:   postfix.Client{Name: s.at(r.client), Address: s.at(r.clientAddr), Helo: s.at(r.helo), Protocol: s.at(r.proto)},
-		SASLUser: s.at(r.sasl), Filter: s.at(r.filter), Redirect: s.at(r.redirect),
+		Client:   postfix.Client{Name: s.at(from.client), Address: s.at(from.address), Helo: s.at(from.helo), Protocol: s.at(from.protocol)},
+		SASLUser: s.at(from.sasl), Filter: s.at(from.filter), Redirect: s.at(from.redirect),
 		MessageID: s.at(r.messageID), Damage: s.at(r.damage),
 	}
 	for k := range r.rcpts {
@@ -324,14 +377,29 @@ func (s *Shard) get(i int, m *postfix.Message) {
 
 func (s *Shard) recipient(i uint32) postfix.Recipient {
 	r := &s.rcpts[i/rowsPerBlock][i%rowsPerBlock]
+	why := s.reasons.at(r.reason)
 	out := postfix.Recipient{
 		Offset: r.offset, Address: s.at(r.address), Original: s.at(r.original), NextHop: s.at(r.hop),
-		Status: s.at(r.status), Host: s.at(r.host), Reason: s.at(r.reason), Cause: postfix.Cause(s.at(r.causeText)),
+		Status: s.at(why.status), Host: s.at(why.host), Reason: s.at(why.reason), Cause: postfix.Cause(s.at(why.cause)),
 	}
-	if strings.IndexByte(out.Reason, placeholder) >= 0 && out.Address != "" {
-		out.Reason = string(bytes.ReplaceAll([]byte(out.Reason), []byte{placeholder}, []byte(out.Address)))
+	if out.Address != "" && strings.IndexByte(out.Reason, placeholder) >= 0 {
+		out.Reason = strings.ReplaceAll(out.Reason, string(rune(placeholder)), out.Address)
 	}
 	return out
+}
+
+func toSeconds(t time.Time) uint32 {
+	if t.IsZero() {
+		return 0
+	}
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32)) //nolint:gosec // clamped
+}
+
+func fromSeconds(sec uint32) time.Time {
+	if sec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(int64(sec), 0).UTC()
 }
 
 func toMicro(t time.Time) int64 {

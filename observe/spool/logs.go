@@ -105,7 +105,7 @@ func (t *logTree) dir(hash []byte) (int, error) {
 // there is none. The size is enough. While the queue file stays as it is, its
 // log can only grow; whatever starts a log anew opens the message first, and
 // that shows in the queue file's ctime.
-func (t *logTree) stat(w *worker, id postfix.QueueID, st *unix.Stat_t) uint64 {
+func (t *logTree) stat(w *worker, id postfix.QueueID, st *unix.Stat_t) uint32 {
 	w.path = id.AppendHashPath(w.path[:0], t.depth)
 	dir, err := t.dir(w.path)
 	if err != nil || statAt(dir, string(id), st) != 0 {
@@ -114,18 +114,18 @@ func (t *logTree) stat(w *worker, id postfix.QueueID, st *unix.Stat_t) uint64 {
 	return logState(st.Size)
 }
 
-func logState(size int64) uint64 { return uint64(size) + 1 } //nolint:gosec // a file size is not negative
+func logState(size int64) uint32 { return uint32(min(size, maxLog)) + 1 } //nolint:gosec // bounded by maxLog
 
 // unchanged reports whether a message's logs are as they were when it was read.
 // A message whose recipients all have their reason, and which nobody delivers
 // since it waits in deferred, cannot get another entry: that is nearly the
 // whole of a large queue, and it is not asked for.
 func (l *logDirs) unchanged(w *worker, id postfix.QueueID, o origin) bool {
-	if o.complete && o.dir.queue == postfix.Deferred {
+	if o.defers&complete != 0 && w.look.r.dirAt[o.dir].queue == postfix.Deferred {
 		return true
 	}
 	var st unix.Stat_t
-	return l.defers.stat(w, id, &st) == o.defers && (!l.bouncing[id] && o.bounces == 0 || l.bounces.stat(w, id, &st) == o.bounces)
+	return l.defers.stat(w, id, &st) == o.defers&^complete && (!l.bouncing[id] && o.bounces == 0 || l.bounces.stat(w, id, &st) == o.bounces)
 }
 
 // read joins the message in w.dec.msg with its defer and bounce logs and
@@ -133,10 +133,12 @@ func (l *logDirs) unchanged(w *worker, id postfix.QueueID, o origin) bool {
 // tried, or its attempt was cut off: Postfix removes the log when it opens the
 // message again (qmgr_message_alloc).
 func (l *logDirs) read(w *worker, d *directory, id postfix.QueueID) origin {
-	o := origin{dir: d}
+	o := origin{dir: d.number}
 	log, state := l.defers.read(w, d, id)
 	o.defers = state
-	o.complete = len(log) > 0 && w.dec.join(log)
+	if len(log) > 0 && w.dec.join(log) {
+		o.defers |= complete
+	}
 	if l.bouncing[id] {
 		log, o.bounces = l.bounces.read(w, d, id)
 		w.dec.bounces(log)
@@ -146,7 +148,7 @@ func (l *logDirs) read(w *worker, d *directory, id postfix.QueueID) origin {
 
 // read returns a whole log. It asks for no size first: nearly every log is
 // shorter than the buffer, and then one call tells both.
-func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uint64) {
+func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uint32) {
 	w.path = id.AppendHashPath(w.path[:0], t.depth)
 	dir, err := t.dir(w.path)
 	if err != nil {

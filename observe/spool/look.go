@@ -211,7 +211,7 @@ func (w *worker) verify(p *part) {
 		if i%1024 == 0 && w.look.ctx.Err() != nil {
 			return
 		}
-		d, id := p.origin[i].dir, p.shard.ID(i)
+		d, id := w.look.r.dirAt[p.origin[i].dir], p.shard.ID(i)
 		errno := unix.ENOENT
 		if d.fd >= 0 {
 			errno = statAt(d.fd, string(id), &st)
@@ -249,6 +249,7 @@ func (l *look) pass() {
 		root: l.root, known: l.r.dirs, gaps: &l.gaps, strays: l.r.strays,
 		now: func() int64 { return l.r.opts.Now().UnixNano() },
 	}
+	lst.met = func(d *directory) { l.r.dirAt = append(l.r.dirAt, d) }
 	lst.emit = func(batch *names) error {
 		// Built before the first batch is handed out; workers only read it.
 		if !first && l.index == nil {
@@ -289,7 +290,7 @@ func (l *look) buildIndex() {
 	var twice []place
 	for pi, p := range l.r.parts {
 		for i := range p.shard.Len() {
-			here := known{place{pi, i}, p.origin[i].dir}
+			here := known{place{pi, i}, l.r.dirAt[p.origin[i].dir]}
 			id := p.shard.ID(i)
 			other, ok := l.index[id]
 			switch {
@@ -472,7 +473,7 @@ func (l *look) misplaced() []observe.Stray {
 	var found []observe.Stray
 	for _, p := range l.r.parts {
 		for i := range p.shard.Len() {
-			d, id := p.origin[i].dir, p.shard.ID(i)
+			d, id := l.r.dirAt[p.origin[i].dir], p.shard.ID(i)
 			if misplaced(d.hash, id, l.r.in.DepthOf(d.queue.String())) && len(found) < maxStrays {
 				found = append(found, describeStray(d, string(id), observe.Misplaced))
 			}

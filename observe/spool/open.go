@@ -85,10 +85,11 @@ func (r *Reader) openMail(d *directory, name string) (int, error) {
 // directory is one directory of a queue. It is remembered between looks; the
 // descriptor is opened anew for each.
 type directory struct {
-	queue postfix.Queue
-	path  string // below the queue directory, without a trailing slash
-	hash  string // the hash characters that lead here, "" at the top
-	fd    int
+	queue  postfix.Queue
+	number uint32
+	path   string // below the queue directory, without a trailing slash
+	hash   string // the hash characters that lead here, "" at the top
+	fd     int
 
 	stamp    dirStamp
 	settled  bool   // the stamp would show any later change

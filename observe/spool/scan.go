@@ -54,6 +54,7 @@ type lister struct {
 	gaps   *gapSet
 	strays map[string][]observe.Stray // by directory: those of an unchanged one still stand
 	emit   func(*names) error
+	met    func(*directory) // told of each directory that was not known
 	now    func() int64
 }
 
@@ -103,8 +104,11 @@ func (l *lister) walkTree(q postfix.Queue, name string) (bool, error) {
 func (l *lister) enter(parent int, name string, q postfix.Queue, path, hash string) (*directory, error) {
 	d := l.known[path]
 	if d == nil {
-		d = &directory{queue: q, path: path, hash: hash, fd: -1}
+		d = &directory{queue: q, number: uint32(len(l.known)), path: path, hash: hash, fd: -1} //nolint:gosec // no more than hash directories
 		l.known[path] = d
+		if l.met != nil {
+			l.met(d)
+		}
 	}
 	d.close()
 	fd, err := openAt(parent, name, dirFlags)

@@ -62,6 +62,7 @@ type Reader struct {
 	owner int // user ID of the mail owner, -1 if not known
 
 	dirs   map[string]*directory
+	dirAt  []*directory // by their number
 	strays map[string][]observe.Stray
 	parts  []*part
 }
@@ -74,12 +75,15 @@ type part struct {
 	shared bool // the shard belongs to a finished Snapshot
 }
 
-// origin is where a message was read from, and the state of its logs then.
+// origin is where a message was read from, and the state of its logs then:
+// their size and one, 0 where there was none.
 type origin struct {
-	dir             *directory
-	defers, bounces uint64
-	complete        bool // every recipient had its reason
+	dir             uint32 // index in Reader.dirs
+	defers, bounces uint32
 }
+
+// complete marks a state of a defer log that gave every recipient its reason.
+const complete = 1 << 31
 
 // NewReader prepares to read an instance's spool. It opens nothing yet.
 func NewReader(in postfix.Instance, opts Options) (*Reader, error) {
