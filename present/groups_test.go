@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -233,7 +234,7 @@ func TestScanMeetsEachMessageOnce(t *testing.T) {
 		messages[i] = &postfix.Message{Queue: postfix.Deferred, ID: "ABC123", Size: int64(i)}
 	}
 	snap := build(messages)
-	states, err := Scan(t.Context(), snap, func() (*[]int64, error) { return new([]int64), nil },
+	states, err := Scan(t.Context(), snap, func(int) (*[]int64, error) { return new([]int64), nil },
 		func(seen *[]int64, i int, m *postfix.Message) error {
 			if m.Size != int64(i) {
 				return fmt.Errorf("message %d is at %d", m.Size, i)
@@ -252,15 +253,15 @@ func TestScanMeetsEachMessageOnce(t *testing.T) {
 		t.Errorf("met %d of %d, in order: %v", len(all), len(messages), slices.IsSorted(all))
 	}
 	stop := errors.New("stop")
-	if _, err := Scan(t.Context(), snap, func() (int, error) { return 0, nil }, func(int, int, *postfix.Message) error { return stop }); !errors.Is(err, stop) {
+	if _, err := Scan(t.Context(), snap, func(int) (int, error) { return 0, nil }, func(int, int, *postfix.Message) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("the error of a visit is lost: %v", err)
 	}
-	if _, err := Scan(t.Context(), snap, func() (int, error) { return 0, stop }, func(int, int, *postfix.Message) error { return nil }); !errors.Is(err, stop) {
+	if _, err := Scan(t.Context(), snap, func(int) (int, error) { return 0, stop }, func(int, int, *postfix.Message) error { return nil }); !errors.Is(err, stop) {
 		t.Errorf("the error of begin is lost: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Scan(ctx, snap, func() (int, error) { return 0, nil }, func(int, int, *postfix.Message) error { return nil }); !errors.Is(err, context.Canceled) {
+	if _, err := Scan(ctx, snap, func(int) (int, error) { return 0, nil }, func(int, int, *postfix.Message) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled scan ends in %v", err)
 	}
 }
@@ -276,12 +277,12 @@ func TestOrders(t *testing.T) {
 		SoonestFirst: "B2 C3 A1", MostRecipients: "A1 C3 B2", OrderID: "A1 B2 C3",
 	} {
 		for _, reverse := range []bool{false, true} {
-			first, second := NewListing(order), NewListing(order)
+			first, second := NewListing(order, reverse, 0, 1), NewListing(order, reverse, 0, 2)
 			first.Add(0, ms[0])
 			second.Add(1, ms[1])
 			second.Add(2, ms[2])
 			var got []string
-			for _, i := range Sorted([]*Listing{first, second}, reverse) {
+			for i := range Sorted([]*Listing{first, second}, 3) {
 				got = append(got, string(ms[i].ID))
 			}
 			if reverse {
@@ -295,6 +296,47 @@ func TestOrders(t *testing.T) {
 	if len(Orders()) != 8 {
 		t.Errorf("%d orders are offered, 8 are tested", len(Orders()))
 	}
+}
+
+// TestListingKeepsTheFirst compares a listing that lets go with one that sorts
+// everything.
+func TestListingKeepsTheFirst(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		order := rapid.SampledFrom(Orders()).Draw(t, "order")
+		reverse := rapid.Bool().Draw(t, "reverse")
+		keep := rapid.IntRange(1, 40).Draw(t, "keep")
+		seed := rapid.Uint64().Draw(t, "seed")
+		r := rand.New(rand.NewPCG(seed, 1))
+		const n = 5000
+		first, second := NewListing(order, reverse, keep, n), NewListing(order, reverse, keep, n)
+		all := NewListing(order, reverse, 0, n)
+		for i := range n {
+			m := &postfix.Message{
+				Queue: postfix.Queues()[r.IntN(7)], ID: postfix.QueueID(Digits(r.IntN(900))), Size: r.Int64N(300), Sender: Digits(r.IntN(300)),
+				Arrival: at.Add(time.Duration(r.IntN(300)) * time.Second), NextTry: at.Add(time.Duration(r.IntN(300)) * time.Second),
+				Recipients: make([]postfix.Recipient, r.IntN(9)),
+			}
+			for k := range m.Recipients {
+				m.Recipients[k].Address = "a@" + Digits(r.IntN(50))
+			}
+			all.Add(i, m)
+			if i < n/3 {
+				first.Add(i, m)
+			} else {
+				second.Add(i, m)
+			}
+		}
+		got, want := slices.Collect(Sorted([]*Listing{first, second}, keep)), slices.Collect(Sorted([]*Listing{all}, keep))
+		if !slices.Equal(got, want) {
+			t.Fatalf("by %s: %v, want %v", order, got, want)
+		}
+		if Listed([]*Listing{first, second}) != n {
+			t.Fatal("messages that were let go are not counted")
+		}
+		if len(first.rows)+len(second.rows) > 2*keep {
+			t.Fatalf("%d rows are kept for %d", len(first.rows)+len(second.rows), keep)
+		}
+	})
 }
 
 func TestRecords(t *testing.T) {

@@ -21,9 +21,10 @@ const (
 )
 
 // Scan visits every message of the snapshot once, on all processors. Each
-// worker has a state of its own, made by begin; the states are returned in the
+// worker has a state of its own, made by begin, which is told how many workers
+// there are; the states are returned in the
 // order of the messages that they saw. The message is lent to visit.
-func Scan[A any](ctx context.Context, snap *observe.Snapshot, begin func() (A, error), visit func(A, int, *postfix.Message) error) ([]A, error) {
+func Scan[A any](ctx context.Context, snap *observe.Snapshot, begin func(workers int) (A, error), visit func(A, int, *postfix.Message) error) ([]A, error) {
 	workers := min(runtime.GOMAXPROCS(0), mostWorkers)
 	if snap.Len() < fewMessages {
 		workers = 1
@@ -31,7 +32,7 @@ func Scan[A any](ctx context.Context, snap *observe.Snapshot, begin func() (A, e
 	states := make([]A, workers)
 	for w := range states {
 		var err error
-		if states[w], err = begin(); err != nil {
+		if states[w], err = begin(workers); err != nil {
 			return nil, err
 		}
 	}

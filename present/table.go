@@ -2,6 +2,7 @@ package present
 
 import (
 	"io"
+	"iter"
 	"strings"
 )
 
@@ -21,11 +22,16 @@ type Column struct {
 	Spare int
 }
 
-// Table lines up words in columns. Its rows are kept until Write, since the
-// width of a column is that of its widest cell.
+// Table lines up words in columns.
 type Table struct {
 	Columns []Column
-	rows    [][]Words
+	// Stream gives the rows that follow those that were added. It is run
+	// twice, for the widths and for the words: a list of a million lines is
+	// then never in memory as a whole. The cells may be used again by the next
+	// row.
+	Stream iter.Seq[[]Words]
+
+	rows [][]Words
 }
 
 const gutter = 2
@@ -33,8 +39,20 @@ const gutter = 2
 // Row adds a row. Cells that are missing are empty.
 func (t *Table) Row(cells ...Words) { t.rows = append(t.rows, cells) }
 
-// Len returns the number of rows.
+// Len returns the number of rows that were added.
 func (t *Table) Len() int { return len(t.rows) }
+
+// all are the rows that were added and those of the stream.
+func (t *Table) all(yield func([]Words) bool) {
+	for _, row := range t.rows {
+		if !yield(row) {
+			return
+		}
+	}
+	if t.Stream != nil {
+		t.Stream(yield)
+	}
+}
 
 // Write draws the table. A width of 0 means that the output is not a screen:
 // then every column is there and nothing is shortened.
@@ -51,7 +69,7 @@ func (t *Table) Write(out io.StringWriter, width int, colour bool) {
 		}
 		t.line(out, titles, widths, colour)
 	}
-	for _, row := range t.rows {
+	for row := range t.all {
 		t.line(out, row, widths, colour)
 	}
 }
@@ -62,12 +80,14 @@ func (t *Table) layout(width int) []int {
 	widths := make([]int, len(t.Columns))
 	for i, c := range t.Columns {
 		widths[i] = max(c.Width, c.Title.Width())
-		for _, row := range t.rows {
-			if i < len(row) {
-				widths[i] = max(widths[i], row[i].Width())
-			}
+	}
+	for row := range t.all {
+		for i := range min(len(row), len(widths)) {
+			widths[i] = max(widths[i], row[i].Width())
 		}
-		if widths[i] == 0 {
+	}
+	for i, w := range widths {
+		if w == 0 {
 			widths[i] = -1
 		}
 	}

@@ -86,8 +86,11 @@ func (w Words) Fit(width int) Words {
 	}
 	if w.keep > 0 {
 		front, end := w.s[:w.keep], w.s[w.keep:]
-		room := max(width-runewidth.StringWidth(end), width/3)
-		room = min(room, runewidth.StringWidth(front))
+		const least = 3 // of the local part, where the domain fits beside it
+		room := width - runewidth.StringWidth(end)
+		if room < least {
+			room = min(width/3, runewidth.StringWidth(front))
+		}
 		w.s = runewidth.Truncate(front, room, "…") + end
 		w.keep = 0
 	}

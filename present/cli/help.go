@@ -102,7 +102,7 @@ func (p *program) writeHelp(cmd *cobra.Command, global *pflag.FlagSet) {
 		}
 	}
 	if cmd.HasAvailableSubCommands() {
-		write("\nholdfast COMMAND --help says more about a command, holdfast help where about --where.\n")
+		write("\nholdfast COMMAND --help says more; holdfast help where explains --where.\n")
 	}
 }
 

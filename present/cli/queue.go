@@ -130,6 +130,8 @@ type queueRun struct {
 	*program
 	queueOptions
 	op Operator
+	// above is how many lines stand on the screen before the list begins.
+	above int
 }
 
 // once looks and tells.
@@ -233,7 +235,7 @@ func (v *view) gaps() []observe.Gap {
 
 // newView makes a view with what the options ask for, and nothing else: a
 // table of groups that nobody sees costs as much as one that is shown.
-func (q *queueRun) newView(snap *observe.Snapshot) *view {
+func (q *queueRun) newView(snap *observe.Snapshot, workers int) *view {
 	v := &view{snap: snap, sum: present.NewTally(present.ByQueue, snap.To)}
 	if q.sel.IDs != nil {
 		v.met = make(map[postfix.QueueID]bool)
@@ -244,7 +246,7 @@ func (q *queueRun) newView(snap *observe.Snapshot) *view {
 	case q.by != "":
 		v.by = present.NewTally(present.By(q.by), snap.To)
 	default:
-		v.list = []*present.Listing{present.NewListing(present.Order(q.sort))}
+		v.list = []*present.Listing{present.NewListing(present.Order(q.sort), q.reverse, q.most(), snap.Len()/workers+1)}
 		if !q.screen.json {
 			v.why = present.NewTally(present.ByCause, snap.To)
 			v.dest = present.NewTally(present.ByDestination, snap.To)
@@ -270,7 +272,7 @@ func (q *queueRun) collect(ctx context.Context, snap *observe.Snapshot) (*view, 
 		named[id] = true
 	}
 	all, err := present.Scan(ctx, snap,
-		func() (*view, error) { return q.newView(snap), nil },
+		func(workers int) (*view, error) { return q.newView(snap, workers), nil },
 		func(v *view, i int, m *postfix.Message) error {
 			if v.met != nil && named[m.ID] {
 				v.met[postfix.QueueID(strings.Clone(string(m.ID)))] = true

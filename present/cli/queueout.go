@@ -79,8 +79,7 @@ func (q *queueRun) agesRecord(v *view) *present.AgesRecord {
 func (q *queueRun) messagesJSON(v *view) error {
 	var m postfix.Message
 	record := &present.MessageRecord{Envelope: envelope(present.SchemaMessage, v), Message: &m}
-	places := present.Sorted(v.list, q.reverse)
-	for _, i := range places[:q.shown(len(places))] {
+	for i := range present.Sorted(v.list, q.shown(present.Listed(v.list))) {
 		v.snap.At(i, &m)
 		if err := q.screen.Record(record); err != nil {
 			return err
@@ -101,19 +100,29 @@ func envelope(schema string, v *view) present.Envelope {
 	return present.Envelope{Schema: schema, Instance: v.snap.Instance.Name}
 }
 
-// shown is how many of n lines the limit lets through.
+// shown is how many of n lines the limit lets through. Where none is given, a
+// terminal takes as many as leave the headline in sight, but not only two.
 func (q *queueRun) shown(n int) int {
-	limit := q.limit
-	if limit == limitNotGiven {
-		limit = limitOfText
-		if q.screen.json {
-			limit = 0
-		}
+	limit := q.most()
+	if rows := q.screen.term.Rows; q.limit == limitNotGiven && rows > 0 {
+		const around = 3 // the titles, the line that says how many more, the prompt
+		limit = min(limit, max(rows-q.above-around, 3))
 	}
 	if limit == 0 || limit > n {
 		return n
 	}
 	return limit
+}
+
+// most is the most that the limit can let through, 0 for all.
+func (q *queueRun) most() int {
+	switch {
+	case q.limit != limitNotGiven:
+		return q.limit
+	case q.screen.json:
+		return 0
+	}
+	return limitOfText
 }
 
 // headline is the one sentence that answers "how bad is it".
@@ -192,20 +201,22 @@ func (q *queueRun) overview(v *view) {
 		tally *present.Tally
 	}{
 		{present.Say("WHY IT WAITS"), present.ByCause, v.why},
-		{present.Say("WHERE IT WANTS TO GO"), present.ByDestination, v.dest},
+		{present.Say("WHERE IT GOES"), present.ByDestination, v.dest},
 	} {
-		t.Row()
-		t.Row(heading(part.title)...)
 		groups := part.tally.Groups()
+		title := part.title
+		if len(groups) > topOfOverview {
+			title = present.Say("%s (%s of %s, --by %s)", title, present.Count(topOfOverview), present.Count(len(groups)), present.Hostile(part.by))
+		}
+		t.Row()
+		t.Row(heading(title)...)
 		for _, g := range groups[:min(len(groups), topOfOverview)] {
 			t.Row(groupCells(groupName(part.by, g.Key), g, v)...)
-		}
-		if more := len(groups) - topOfOverview; more > 0 {
-			t.Row(present.Say("%s more: --by %s", present.Count(more), present.Hostile(part.by)).In(present.Faint))
 		}
 	}
 	q.screen.Table(t)
 	q.screen.Line()
+	q.above = t.Len() + 2 // with the headline and the empty line
 }
 
 // groupName gives a name to keys that are empty, and shows the others.
@@ -236,10 +247,41 @@ func (q *queueRun) groupTable(v *view) {
 		return
 	}
 	q.screen.Line()
+	if q.by == string(present.ByText) {
+		q.textTable(groups, v)
+		return
+	}
+	q.above = 2 // the headline and the empty line
 	t := &present.Table{Columns: groupColumns(present.Hostile(strings.ToUpper(q.by)).Words(0), false)}
 	shown := q.shown(len(groups))
 	for _, g := range groups[:shown] {
 		t.Row(groupCells(groupName(present.By(q.by), g.Key), g, v)...)
+	}
+	q.screen.Table(t)
+	q.more(len(groups) - shown)
+}
+
+// textTable puts the reasons last and breaks them: they are sentences, and
+// their end says as much as their beginning.
+func (q *queueRun) textTable(groups []present.Group, v *view) {
+	columns := groupColumns(present.Say("TEXT"), false)
+	columns = append(columns[1:], columns[0])
+	for i := range columns {
+		columns[i].Spare, columns[i].Least = 0, 0
+	}
+	t := &present.Table{Columns: columns}
+	room := 0
+	if q.screen.term.Columns > 0 {
+		const figures = 38 // what the other columns and their gaps take, in a queue of less than a million
+		room = max(q.screen.term.Columns-figures, 20)
+	}
+	shown := q.shown(len(groups))
+	for _, g := range groups[:shown] {
+		cells := groupCells(present.Words{}, g, v)[1:]
+		for _, line := range groupName(present.ByText, g.Key).Wrap(room) {
+			t.Row(append(cells, line)...)
+			cells = make([]present.Words, len(cells))
+		}
 	}
 	q.screen.Table(t)
 	q.more(len(groups) - shown)
@@ -276,6 +318,7 @@ func (q *queueRun) ageTable(v *view) {
 	if q.ages == "sender" {
 		by = present.BySender
 	}
+	q.above = 4 // the headline, the empty line, the caption, the total
 	shown := q.shown(len(rows))
 	for _, r := range rows[:shown] {
 		add(groupName(by, r.Key), r)
@@ -295,8 +338,8 @@ func (q *queueRun) more(n int) {
 }
 
 func (q *queueRun) listing(v *view) {
-	places := present.Sorted(v.list, q.reverse)
-	if len(places) == 0 {
+	total := present.Listed(v.list)
+	if total == 0 {
 		return
 	}
 	t := &present.Table{Columns: []present.Column{
@@ -317,14 +360,19 @@ func (q *queueRun) listing(v *view) {
 	if q.sort == string(present.SoonestFirst) {
 		t.Columns[4].Spare = 0
 	}
-	shown := q.shown(len(places))
-	var m postfix.Message
-	for _, i := range places[:shown] {
-		v.snap.At(i, &m)
-		t.Row(listCells(&m, v)...)
+	shown := q.shown(total)
+	places := present.Sorted(v.list, shown)
+	t.Stream = func(yield func([]present.Words) bool) {
+		var m postfix.Message
+		for i := range places {
+			v.snap.At(i, &m)
+			if !yield(listCells(&m, v)) {
+				return
+			}
+		}
 	}
 	q.screen.Table(t)
-	q.more(len(places) - shown)
+	q.more(total - shown)
 }
 
 func listCells(m *postfix.Message, v *view) []present.Words {
