@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -25,7 +26,8 @@ func runInit(dir string) error {
 	if sendErr := sendReport(ready, err, info); err != nil || sendErr != nil {
 		return errors.Join(err, sendErr)
 	}
-	ready.Close()
+	// ready stays open: its end of file tells the keeper that this process is dying.
+	defer runtime.KeepAlive(ready)
 	for {
 		var status syscall.WaitStatus
 		switch _, err := syscall.Wait4(-1, &status, 0, nil); {

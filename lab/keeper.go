@@ -167,11 +167,14 @@ func keep(dir string) error {
 	if err != nil {
 		return errors.Join(sendReport(ready, err, Info{}), err, removeLab(dir))
 	}
-	gone := make(chan error, 1)
-	go func() { gone <- child.Wait() }()
-
-	reported := make(chan error, 1)
-	go func() { reported <- keeperReport(dir, child.Process.Pid, childReady, ready) }()
+	reported, gone := make(chan error, 1), make(chan struct{})
+	go func() {
+		reported <- keeperReport(dir, child.Process.Pid, childReady, ready)
+		// PID 1 keeps its end open for life. Its end of file comes before its end: with a frozen spool PID 1 cannot
+		// finish dying until the thaw, so waiting for it here would wait for ever.
+		io.Copy(io.Discard, childReady)
+		close(gone)
+	}()
 	for up := true; up; {
 		select {
 		case err := <-reported:
@@ -179,20 +182,21 @@ func keep(dir string) error {
 				fmt.Fprintln(os.Stderr, err)
 				up = false
 			}
+		case <-gone:
+			fmt.Fprintln(os.Stderr, "PID 1 of the lab is dead")
+			up = false
 		case <-life:
 			up = false
 		case <-ends:
-			up = false
-		case err := <-gone:
-			fmt.Fprintln(os.Stderr, "PID 1 of the lab ended:", err)
 			up = false
 		}
 	}
 	if err := child.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		fmt.Fprintln(os.Stderr, "kill PID 1 of the lab:", err)
 	}
-	// Not waiting for PID 1 first: with a frozen spool it ends only after the thaw that removeLab does.
-	return removeLab(dir)
+	err = removeLab(dir)
+	child.Wait() // killed, so its status says nothing; when it is reaped the PID namespace is empty
+	return err
 }
 
 // watchLifeline closes the returned channel at the end of the pipe. One byte before the end means that the lab is to
@@ -231,7 +235,6 @@ func startInit(dir string) (*exec.Cmd, *os.File, error) {
 
 // keeperReport passes PID 1's report on, with what only the keeper knows, after it is on disk for other programs.
 func keeperReport(dir string, initPID int, from, to *os.File) error {
-	defer from.Close()
 	defer to.Close()
 	info, err := awaitReport(from, dir, "PID 1 of the lab")
 	if err == nil {

@@ -228,20 +228,28 @@ func Open(name string) (*Lab, error) {
 // Down takes the lab down and returns when nothing of it is left: no process, mount, namespace, loop device, directory.
 // It may be called twice.
 func (l *Lab) Down() error {
-	if l.lifeline != nil {
-		err := l.lifeline.Close()
-		l.lifeline = nil
-		if err != nil {
-			return fmt.Errorf("close lifeline of lab %q: %w", l.Name, err)
-		}
-	} else if alive(l.Dir) {
-		// A lock that is held belongs to the keeper that wrote its pid into the directory, so the pid is not another's.
-		if err := unix.Kill(l.Keeper, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("end keeper of lab %q: %w", l.Name, err)
-		}
+	if !alive(l.Dir) {
+		return Sweep()
 	}
-	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if !alive(l.Dir) {
+	// A lock that is held belongs to the keeper that wrote its pid into the directory, so the pid is not another's.
+	keeper, err := unix.PidfdOpen(l.Keeper, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return Sweep()
+	}
+	if err != nil {
+		return fmt.Errorf("open keeper of lab %q: %w", l.Name, err)
+	}
+	defer unix.Close(keeper)
+	if err := unix.PidfdSendSignal(keeper, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("end keeper of lab %q: %w", l.Name, err)
+	}
+	if l.lifeline != nil {
+		l.lifeline.Close() // read end and keeper are going; nothing hangs on this any more
+		l.lifeline = nil
+	}
+	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); {
+		// A pidfd becomes readable when its process has ended.
+		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(keeper), Events: unix.POLLIN}}, 1000); err == nil && n > 0 {
 			return Sweep()
 		}
 	}
