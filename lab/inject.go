@@ -38,6 +38,8 @@ type Load struct {
 	SASLUser string `json:"sasl_user,omitempty"`
 	// NoPipelining waits for each reply, as a simple client does.
 	NoPipelining bool `json:"no_pipelining,omitempty"`
+	// ReplySeconds bounds the wait for each reply; 30 if 0. A frozen spool must not hang the injector for ever.
+	ReplySeconds int `json:"reply_seconds,omitempty"`
 }
 
 // Fate of an injected recipient as the injector saw it.

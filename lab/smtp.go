@@ -24,9 +24,6 @@ type smtpClient struct {
 	user    string // the SASL user that this connection claims
 }
 
-// replyTimeout bounds each wait for a reply: a frozen spool must not hang the injector for ever.
-const replyTimeout = 30 * time.Second
-
 func (c *smtpClient) close() {
 	if c.conn != nil {
 		c.conn.Close() // without QUIT: Postfix has answered for everything that was sent
@@ -107,7 +104,7 @@ func (c *smtpClient) greet() error {
 
 // reply sends what is buffered and reads one reply, of any code if want is 0.
 func (c *smtpClient) reply(want int) (string, error) {
-	if err := c.conn.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(time.Duration(defaultTo(c.load.ReplySeconds, 30)) * time.Second)); err != nil {
 		return "", err
 	}
 	if err := c.w.Flush(); err != nil {
