@@ -10,6 +10,8 @@ package observe
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"holdfast/postfix"
@@ -113,6 +115,7 @@ type Snapshot struct {
 	Vanished int
 
 	shapes [8]QueueShape
+	routes map[string]string // next hop by recipient domain, from transport tables
 	shards []*Shard
 	starts []int // index of the first message of each shard
 	length int
@@ -134,6 +137,38 @@ func (s *Snapshot) At(i int, m *postfix.Message) {
 	}
 	s.shards[k].get(i-s.starts[k], m)
 	m.Expires = s.Instance.Expires(m.Created, m.Sender)
+	RouteMessage(m, s.routes)
+}
+
+// Route adds what the transport tables say: the next hop of each recipient
+// domain that they send elsewhere. It is called before the Snapshot is handed
+// out.
+func (s *Snapshot) Route(byDomain map[string]string) { s.routes = byDomain }
+
+// RouteMessage sets the next hops of one message by such a table. A content
+// filter comes before any table.
+func RouteMessage(m *postfix.Message, byDomain map[string]string) {
+	if len(byDomain) == 0 || m.Filter != "" {
+		return
+	}
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if hop, ok := byDomain[m.DestinationOf(r)]; ok {
+			r.NextHop = hop
+		}
+	}
+}
+
+// Domains returns the domains that mail is to go to, each once.
+func (s *Snapshot) Domains() []string {
+	seen := make(map[string]bool)
+	s.Each(func(m *postfix.Message) bool {
+		for i := range m.Recipients {
+			seen[m.DestinationOf(&m.Recipients[i])] = true
+		}
+		return true
+	})
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // Each calls f for every message until f returns false. The message is lent:

@@ -392,7 +392,7 @@ func toSeconds(t time.Time) uint32 {
 	if t.IsZero() {
 		return 0
 	}
-	return uint32(min(max(t.Unix(), 0), math.MaxUint32)) //nolint:gosec // clamped
+	return uint32(min(max(t.Unix(), 0), math.MaxUint32))
 }
 
 func fromSeconds(sec uint32) time.Time {

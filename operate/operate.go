@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -111,8 +112,20 @@ func joined(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// look reads the spool, or asks showq where the spool may not be read.
+// look takes a Snapshot and adds the next hops that the transport tables give.
 func (in *instance) look(ctx context.Context) (*observe.Snapshot, error) {
+	snap, err := in.lookAtQueue(ctx)
+	if err != nil || len(in.TransportMaps) == 0 {
+		return snap, err
+	}
+	routes, gaps := probe.Transports(ctx, in.Instance, snap.Domains())
+	snap.Route(routes)
+	snap.Gaps = append(slices.Clip(snap.Gaps), gaps...)
+	return snap, nil
+}
+
+// lookAtQueue reads the spool, or asks showq where the spool may not be read.
+func (in *instance) lookAtQueue(ctx context.Context) (*observe.Snapshot, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	snap, err := in.reader.Look(ctx)
@@ -207,6 +220,7 @@ func (in *instance) show(ctx context.Context, id postfix.QueueID, want spool.Wan
 	in.mu.Unlock()
 	var e *postfix.Error
 	if err == nil {
+		in.routeDetail(ctx, found)
 		return &Detail{Instance: in.Instance, Detail: found}, nil
 	}
 	if !errors.As(err, &e) || e.Kind != postfix.CannotTell {
@@ -224,4 +238,18 @@ func (in *instance) show(ctx context.Context, id postfix.QueueID, want spool.Wan
 		return nil, spool.ErrNoMessage
 	}
 	return &Detail{Instance: in.Instance, Detail: &spool.Detail{Message: messages[0], Gaps: snap.Gaps}, FromShowq: true}, nil
+}
+
+// routeDetail does for one message what look does for all.
+func (in *instance) routeDetail(ctx context.Context, d *spool.Detail) {
+	if len(in.TransportMaps) == 0 || d.Message.Filter != "" {
+		return
+	}
+	var domains []string
+	for i := range d.Message.Recipients {
+		domains = append(domains, d.Message.DestinationOf(&d.Message.Recipients[i]))
+	}
+	routes, gaps := probe.Transports(ctx, in.Instance, domains)
+	observe.RouteMessage(d.Message, routes)
+	d.Gaps = append(d.Gaps, gaps...)
 }

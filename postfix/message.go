@@ -109,6 +109,15 @@ func DomainOf(address string) string {
 	return strings.ToLower(address[at+1:])
 }
 
+// DestinationOf returns the domain that a recipient of m goes to: that of the
+// redirect target where the message has one.
+func (m *Message) DestinationOf(r *Recipient) string {
+	if m.Redirect != "" {
+		return DomainOf(m.Redirect)
+	}
+	return r.Domain()
+}
+
 // Failure is one entry of a bounce log: a recipient that failed for good and
 // whose non-delivery notification is still to be sent.
 type Failure struct {
