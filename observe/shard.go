@@ -95,6 +95,7 @@ type originRow struct {
 // reasonRow says why a recipient waits. The class is no part of its key.
 type reasonRow struct {
 	reason, status, host, cause ref
+	quotes                      bool // placeholders in reason stand for the address
 }
 
 type row struct {
@@ -268,13 +269,13 @@ func (s *Shard) addRecipient(r *postfix.Recipient) {
 }
 
 func (s *Shard) reason(r *postfix.Recipient) uint32 {
-	text := r.Reason
+	text, quotes := r.Reason, false
 	// Servers quote the recipient in their replies. With the address taken out,
 	// ten thousand different texts become one.
 	if r.Address != "" && strings.Contains(text, r.Address) && strings.IndexByte(text, placeholder) < 0 {
-		text = strings.ReplaceAll(text, r.Address, string(rune(placeholder)))
+		text, quotes = strings.ReplaceAll(text, r.Address, string(rune(placeholder))), true
 	}
-	key := reasonRow{reason: s.shared(text), status: s.shared(r.Status), host: s.shared(r.Host)}
+	key := reasonRow{reason: s.shared(text), status: s.shared(r.Status), host: s.shared(r.Host), quotes: quotes}
 	if n, ok := s.reasons.find(key); ok {
 		return n
 	}
@@ -382,7 +383,7 @@ func (s *Shard) recipient(i uint32) postfix.Recipient {
 		Offset: r.offset, Address: s.at(r.address), Original: s.at(r.original), NextHop: s.at(r.hop),
 		Status: s.at(why.status), Host: s.at(why.host), Reason: s.at(why.reason), Cause: postfix.Cause(s.at(why.cause)),
 	}
-	if out.Address != "" && strings.IndexByte(out.Reason, placeholder) >= 0 {
+	if why.quotes {
 		out.Reason = strings.ReplaceAll(out.Reason, string(rune(placeholder)), out.Address)
 	}
 	return out

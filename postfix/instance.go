@@ -1,6 +1,7 @@
 package postfix
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 )
@@ -57,6 +58,45 @@ type Instance struct {
 	CommandDir string `json:"command_dir,omitempty"`
 	DaemonDir  string `json:"daemon_dir,omitempty"`
 }
+
+// instanceJSON carries what encoding/json would write as nanoseconds.
+type instanceJSON struct {
+	instanceFields
+	MaxLifetime    int64 `json:"max_lifetime_seconds"`
+	BounceLifetime int64 `json:"bounce_lifetime_seconds"`
+	MinBackoff     int64 `json:"min_backoff_seconds"`
+	MaxBackoff     int64 `json:"max_backoff_seconds"`
+	QueueRunDelay  int64 `json:"queue_run_delay_seconds"`
+}
+
+type instanceFields Instance
+
+// MarshalJSON implements json.Marshaler; times are whole seconds, which is
+// what main.cf can say.
+func (in Instance) MarshalJSON() ([]byte, error) {
+	return json.Marshal(instanceJSON{
+		instanceFields(in), seconds(in.MaxLifetime), seconds(in.BounceLifetime),
+		seconds(in.MinBackoff), seconds(in.MaxBackoff), seconds(in.QueueRunDelay),
+	})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (in *Instance) UnmarshalJSON(b []byte) error {
+	var j instanceJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*in = Instance(j.instanceFields)
+	for to, n := range map[*time.Duration]int64{
+		&in.MaxLifetime: j.MaxLifetime, &in.BounceLifetime: j.BounceLifetime,
+		&in.MinBackoff: j.MinBackoff, &in.MaxBackoff: j.MaxBackoff, &in.QueueRunDelay: j.QueueRunDelay,
+	} {
+		*to = time.Duration(n) * time.Second
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
 // Hashed reports whether Postfix looks for files of the named directory
 // (a queue, "defer", "bounce", "trace") in hash sub-directories.
