@@ -361,9 +361,24 @@ func TestMistakes(t *testing.T) {
 func TestSet(t *testing.T) {
 	var s Selector
 	for _, f := range [][2]string{
-		{"queue", "hold, deferred"}, {"id", "AB1,AB2"}, {"id", "AB3"}, {"sender", "a,b@x"}, {"recipient", "r@x"}, {"domain", "x"},
-		{"next-hop", "h"}, {"cause", "dns,tls"}, {"text", "t, u"}, {"client", "10.0.0.1"}, {"sasl-user", "u"}, {"older-than", "1h"},
-		{"newer-than", "2d"}, {"larger-than", "1k"}, {"message-id", "m"}, {"header", "H: v"}, {"where", "size > 1"}, {"all", "true"},
+		{"queue", "hold, deferred"},
+		{"id", "AB1,AB2"},
+		{"id", "AB3"},
+		{"sender", "a,b@x"},
+		{"recipient", "r@x"},
+		{"domain", "x"},
+		{"next-hop", "h"},
+		{"cause", "dns,tls"},
+		{"text", "t, u"},
+		{"client", "10.0.0.1"},
+		{"sasl-user", "u"},
+		{"older-than", "1h"},
+		{"newer-than", "2d"},
+		{"larger-than", "1k"},
+		{"message-id", "m"},
+		{"header", "H: v"},
+		{"where", "size > 1"},
+		{"all", "true"},
 	} {
 		if err := s.Set(f[0], f[1]); err != nil {
 			t.Fatal(err)

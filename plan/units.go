@@ -85,9 +85,9 @@ func (d Duration) String() string {
 		if u.size == week && rest%week != 0 {
 			continue
 		}
-		if n := rest / u.size; n > 0 {
+		if n := int64(rest / u.size); n > 0 {
 			fmt.Fprintf(&b, "%d%s", n, u.name)
-			rest -= n * u.size
+			rest %= u.size
 		}
 	}
 	return b.String()

@@ -278,8 +278,8 @@ func (f *fence) visitMember(n *ast.MemberNode) {
 	if !ok {
 		return
 	}
-	prefix := ""
-	switch t := n.Node.Type(); t {
+	var prefix string
+	switch n.Node.Type() {
 	case reflect.TypeFor[*RecipientFields](), reflect.TypeFor[RecipientFields]():
 		prefix = "recipients[]."
 	case reflect.TypeFor[*Header](), reflect.TypeFor[Header]():

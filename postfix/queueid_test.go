@@ -107,9 +107,15 @@ func TestHashPath(t *testing.T) {
 		depth int
 		want  string
 	}{
-		{"9FBF1140142", 0, ""}, {"9FBF1140142", -1, ""}, {"9FBF1140142", 1, "9/"}, {"9FBF1140142", 2, "9/F/"}, {"9FBF1140142", 3, "9/F/B/"},
-		{"4dhRlh4dz5z9s2h", 1, "9/"}, {"4dhRlh4dz5z9s2h", 3, "9/F/B/"},
-		{"AB", 3, "A/B/_/"}, {"_x", 1, "_/"},
+		{"9FBF1140142", 0, ""},
+		{"9FBF1140142", -1, ""},
+		{"9FBF1140142", 1, "9/"},
+		{"9FBF1140142", 2, "9/F/"},
+		{"9FBF1140142", 3, "9/F/B/"},
+		{"4dhRlh4dz5z9s2h", 1, "9/"},
+		{"4dhRlh4dz5z9s2h", 3, "9/F/B/"},
+		{"AB", 3, "A/B/_/"},
+		{"_x", 1, "_/"},
 		// A "z" makes it long, but the digits before it are no microseconds.
 		{"AAAAAAAAAAAAzB", 2, "0/0/"},
 	} {
