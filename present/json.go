@@ -303,8 +303,13 @@ func appendText(dst []byte, s, name string, raw *rawFields) []byte {
 }
 
 func appendEscaped(dst []byte, r rune) []byte {
-	if r == '"' || r == '\\' {
+	switch r {
+	case '"', '\\':
 		return append(dst, '\\', byte(r))
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\t':
+		return append(dst, '\\', 't')
 	}
 	if first, second := utf16.EncodeRune(r); first != utf8.RuneError {
 		return appendUnit(appendUnit(dst, first), second)

@@ -84,6 +84,7 @@ type program struct {
 	colour   string
 	timeout  time.Duration
 	verbs    map[*cobra.Command]verb
+	began    bool // the command line was understood
 }
 
 const outputBuffer = 1 << 16
@@ -105,10 +106,11 @@ func Run(ctx context.Context, args []string, env Env) int {
 	}}
 	root := p.root()
 	root.SetArgs(args)
-	root.SetIn(env.Stdin)
-	root.SetOut(p.screen.out)
-	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
+	var known *postfix.Error
+	if err != nil && !p.began && !errors.As(err, &known) {
+		err = usageError("holdfast --help lists the commands", "%w", err) // one of cobra's own
+	}
 	if err == nil {
 		err = p.screen.flushed()
 	}
@@ -157,6 +159,11 @@ func (p *program) root() *cobra.Command {
 		DisableAutoGenTag: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error { return p.prepare() },
 	}
+	// Before anything else: the completion command keeps the writer that it
+	// finds when it is made.
+	root.SetIn(p.env.Stdin)
+	root.SetOut(p.screen.out)
+	root.SetErr(p.env.Stderr)
 	version := root.Flags().Bool("version", false, "print the version")
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if *version {
@@ -180,6 +187,12 @@ func (p *program) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
 	root.AddCommand(p.queueCommand(), p.showCommand(), p.versionCommand(), whereTopic())
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Short = "print the script that completes commands and flags in a shell"
+		}
+	}
 	p.help(root, global)
 	return root
 }
@@ -227,6 +240,7 @@ func (p *program) prepare() error {
 // it returns has a kind.
 func (p *program) run(body func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		p.began = true
 		ctx := cmd.Context()
 		if p.timeout > 0 {
 			var cancel context.CancelFunc

@@ -185,7 +185,7 @@ func (q *queueRun) verdict(views []*view) error {
 	for _, v := range views {
 		met = append(met, v.met)
 		if v.unjudged > 0 && v.total().Messages == 0 {
-			return &postfix.Error{Kind: postfix.CannotTell, Err: fmt.Errorf("%d messages could not be judged by this selection: %w", v.unjudged, v.judgeErr)}
+			return &postfix.Error{Kind: postfix.CannotTell, Err: fmt.Errorf("%s could not be judged by this selection: %w", present.Plural(v.unjudged, "message", "messages"), v.judgeErr)}
 		}
 	}
 	if lost := missing(q.sel.IDs, met); len(lost) > 0 {

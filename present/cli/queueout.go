@@ -137,7 +137,7 @@ func (q *queueRun) headline(v *view) {
 		q.screen.Line(present.Say("Nothing in the queues that could be looked at."))
 		return
 	case total.Messages == 0:
-		q.screen.Line(present.Say("Nothing matches; there are %s in the queue.", present.Plural(all, "message", "messages")))
+		q.screen.Line(present.Say("Nothing matches; the queue has %s.", present.Plural(all, "message", "messages")))
 		return
 	case total.Messages < all:
 		messages = present.Say("%s of %s", present.Count(total.Messages), present.Plural(all, "message", "messages"))

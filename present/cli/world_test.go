@@ -118,19 +118,3 @@ func runWith(ctx context.Context, t *testing.T, op Operator, columns int, stdin 
 	})
 	return result{code, stdout.String(), stderr.String()}
 }
-
-func TestLook(t *testing.T) {
-	var ms []*postfix.Message
-	for i := range 57 {
-		ms = append(ms, message(fmt.Sprintf("4F%03XA1B2C", i), time.Duration(i*i)*time.Minute, int64(700+i*i*900), fmt.Sprintf("news-%d@shop.example", i%4),
-			to(fmt.Sprintf("customer.number.%d@mail%d.example.net", i, i%5), "4.7.0", "host mx.example.net[192.0.2.1] said: 421 4.7.0 Too many connections, try again later (in reply to RCPT TO command)")))
-	}
-	ms[3].Queue = postfix.Hold
-	ms[4].Recipients = append(ms[4].Recipients, to("x@y.example", "4.4.3", "Host or domain name not found. Name service error for name=y.example type=MX: Host not found, try again"))
-	ms[5].Queue = postfix.Active
-	op := &still{snaps: []*observe.Snapshot{snapshot(instance("postfix"), ms...)}}
-	for _, args := range [][]string{{"queue", "--color", "never"}, {"queue", "--by", "cause"}, {"queue", "--ages"}, {"queue", "-o", "json", "--limit", "2"}, {"queue", "--by", "text", "-o", "json"}, {"--help"}, {"queue", "--help"}, {"nope"}, {"queue", "--quue", "x"}, {"queue", "--cause", "dsn"}} {
-		r := run(t, op, 80, args...)
-		t.Logf("%v -> %d\n%s--\n%s", args, r.code, r.stdout, r.stderr)
-	}
-}
