@@ -183,6 +183,7 @@ func TestOddMessages(t *testing.T) {
 		{"arrived in the future", Selector{NewerThan: Duration(time.Minute)}, &postfix.Message{Arrival: noon.Add(time.Hour)}, true},
 		{"domain literal", Selector{Domains: []string{"[192.0.2.1]"}}, &postfix.Message{Recipients: []postfix.Recipient{{Address: "a@[192.0.2.1]"}}}, true},
 		{"quoted @ in a local part", Selector{Domains: []string{"b.example"}}, &postfix.Message{Recipients: []postfix.Recipient{{Address: "a@x@b.example"}}}, true},
+		{"ends of a pattern do not overlap", Selector{Senders: []string{"kim@x*m@x"}}, &postfix.Message{Sender: "kim@x"}, false},
 		{"literal star", Selector{Senders: []string{`\*`}}, &postfix.Message{Sender: "*"}, true},
 		{"literal backslashes", Selector{Senders: []string{`a\\b\c`}}, &postfix.Message{Sender: `a\b\c`}, true},
 		{"different bytes stay different", Selector{Senders: []string{"\ufffd@x"}}, &postfix.Message{Sender: "\xff@x"}, false},
