@@ -153,11 +153,12 @@ func (p *program) root() *cobra.Command {
 		Short: "get a stuck Postfix queue moving again without losing a message",
 		Long: "Holdfast gets a stuck Postfix queue moving again without losing a message.\n" +
 			"This release looks: it reads the queue and changes nothing.",
-		Example:           "  holdfast queue\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		DisableAutoGenTag: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return p.prepare() },
+		Example:                    "  holdfast queue\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
+		SilenceErrors:              true,
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		DisableAutoGenTag:          true,
+		PersistentPreRunE:          func(*cobra.Command, []string) error { return p.prepare() },
 	}
 	// Before anything else: the completion command keeps the writer that it
 	// finds when it is made.
