@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Reply is one answer of an SMTP server. In JSON it is an object, or in short
@@ -14,15 +15,16 @@ import (
 type Reply struct {
 	Code     int    `json:"code"`
 	Enhanced string `json:"enhanced,omitempty"` // such as "4.7.1"; none if empty
-	// Text may hold anything, also escape characters, a lone CR and 8-bit
-	// bytes. A line feed starts a further line of a multi-line reply.
+	// Text may hold any UTF-8, also escape characters, a lone CR and marks that
+	// turn the writing round. A line feed starts a further line of the reply.
 	Text string `json:"text,omitempty"`
 	// Lines repeats the text on so many lines, Width pads each line to so many
 	// bytes: replies that no log can hold.
 	Lines int `json:"lines,omitempty"`
 	Width int `json:"width,omitempty"`
-	// Raw, if not empty, is sent instead of all the above, byte for byte; in
-	// JSON it is base64, as it is meant for what is not text.
+	// Raw, if not empty, is sent instead of all the above, byte for byte; Code
+	// then only says how it is counted. In JSON it is base64, as it is meant for
+	// what is not text.
 	Raw []byte `json:"raw,omitempty"`
 }
 
@@ -68,6 +70,9 @@ func (r *Reply) check() error {
 	switch {
 	case r == nil || len(r.Raw) > 0:
 		return nil
+	case !utf8.ValidString(r.Text):
+		// JSON would silently put something else in its place.
+		return fmt.Errorf("reply text %q is not UTF-8; give it as raw", r.Text)
 	case r.Code < 200 || r.Code > 599:
 		return fmt.Errorf("reply code %d is not between 200 and 599", r.Code)
 	case r.Lines < 0 || r.Lines > 10000 || r.Width < 0 || r.Width > 1<<20:
@@ -76,7 +81,7 @@ func (r *Reply) check() error {
 	return nil
 }
 
-func (r Reply) refusal() bool { return r.Code >= 400 && len(r.Raw) == 0 }
+func (r Reply) refusal() bool { return r.Code >= 400 }
 
 // wire is the reply as bytes.
 func (r Reply) wire() []byte {

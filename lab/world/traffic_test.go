@@ -109,7 +109,8 @@ func TestSession(t *testing.T) {
 
 		{"multi-line reply", at(StageMail, "450 4.7.1 one\ntwo\nthree"), upTo(2, from, `^450-4\.7\.1 one\r\n450-4\.7\.1 two\r\n450 4\.7\.1 three\r\n$`)},
 		{"many long lines", Traffic{Rules: []Rule{{Stage: StageMail, Reply: &Reply{Code: 450, Text: "y", Lines: 50, Width: 3000}}}}, upTo(2, from, `^(450-yx+\r\n){49}450 yx+\r\n$`)},
-		{"hostile bytes", at(StageMail, "550 5.7.1 \x1b[2J\x07\rfake: line \xff\xe2\x80\xae"), upTo(2, from, "^550 5\\.7\\.1 \x1b\\[2J\x07\rfake: line ")},
+		{"hostile bytes", at(StageMail, "550 5.7.1 \x1b[2J\x07\rfake: line \u202eü"), upTo(2, from, "^550 5\\.7\\.1 \x1b\\[2J\x07\rfake: line \u202eü\r\n$")},
+		{"bytes that are no text", Traffic{Rules: []Rule{{Stage: StageMail, Reply: &Reply{Code: 450, Raw: []byte("450 \xff\xfe\x00\r\n")}}}}, upTo(2, from, "^450 \\x{fffd}\\x{fffd}\x00\r\n$")},
 
 		{"starttls not offered", Traffic{}, upTo(2, "STARTTLS", "^502 ")},
 		{"starttls refused", Traffic{TLS: TLSRefused}, []string{"", "^220", ehlo, "STARTTLS", "STARTTLS", "^454 "}},

@@ -102,11 +102,7 @@ type smartHost struct{ *provider }
 func (s smartHost) apply(c SmartHostConfig) error { return s.provider.apply(c.provider()) }
 
 func (w *World) populate(cfg Config) error {
-	cfg, err := clone(cfg)
-	if err != nil {
-		return err
-	}
-	if err := w.dns.apply(cfg.DNS); err != nil {
+	if err := w.changeDNS(func(c *DNSConfig) error { *c = cfg.DNS; return nil }); err != nil {
 		return err
 	}
 	return errors.Join(
@@ -233,12 +229,16 @@ func (w *World) Status() (Status, error) {
 // changeDNS edits the name server's configuration.
 func (w *World) changeDNS(edit func(c *DNSConfig) error) error {
 	return w.dns.change(func(c DNSConfig) (DNSConfig, error) {
+		// Copied before and after, so that neither a reader of the old nor the
+		// caller shares anything with the new one.
 		c, err := clone(c)
+		if err == nil {
+			err = edit(&c)
+		}
 		if err != nil {
 			return c, err
 		}
-		err = edit(&c)
-		return c, err
+		return clone(c)
 	})
 }
 

@@ -276,6 +276,7 @@ func TestStartRefuses(t *testing.T) {
 		{"idle rule", rule(Rule{Stage: StageMail}), "does nothing"},
 		{"reply and cut", rule(Rule{Stage: StageMail, Cut: CutClose, Reply: &Reply{Code: 450}}), "both"},
 		{"impossible code", rule(Rule{Stage: StageMail, Reply: &Reply{Code: 42}}), "42"},
+		{"text that JSON would change", rule(Rule{Stage: StageMail, Reply: &Reply{Code: 450, Text: "\xff"}}), "raw"},
 		{"probability", rule(Rule{Stage: StageMail, Cut: CutClose, Probability: 2}), "probability"},
 		{"tls mode", traffic(Traffic{TLS: "maybe"}), `"maybe"`},
 		{"rate", traffic(Traffic{Rate: &Rate{}}), "rate"},
