@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ func (l *Lab) GrowOld(ctx context.Context, a Age) error {
 	return errors.Join(err, l.Postfix(ctx, "", "start"))
 }
 
-// backdate rewrites the T record, seconds and microseconds since the epoch in a text of fixed length for the next
+// backdate rewrites the T record and create_time, seconds and microseconds since the epoch in a text of fixed length for the next
 // centuries, in place; mtime and inode must not change. Every queue file has it right after the size record
 // (postfix/src/cleanup/cleanup_envelope.c).
 func backdate(path string, by time.Duration) error {
@@ -93,14 +94,17 @@ func backdate(path string, by time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("age queue file %q: %w", path, err)
 	}
-	older := strconv.FormatInt(then-int64(by/time.Second), 10)
-	if rest != "" {
-		older += " " + rest
+	aged := bytes.Clone(head)
+	copy(aged[at+2:], strconv.FormatInt(then-int64(by/time.Second), 10))
+	// The clock of expiry and back-off stands behind it, as an attribute, and is the same second.
+	if created := []byte("create_time=" + seconds); bytes.Contains(aged, created) {
+		older := "create_time=" + string(aged[at+2:at+2+len(seconds)])
+		aged = bytes.Replace(aged, created, []byte(older), 1)
 	}
-	if len(older) != len(stamp) {
-		return fmt.Errorf("age queue file %q: %q is not as long as %q", path, older, stamp)
+	if len(aged) != len(head) || rest != "" && aged[at+2+len(seconds)] != ' ' {
+		return fmt.Errorf("age queue file %q: %q cannot be that much older", path, stamp)
 	}
-	if _, err := f.WriteAt([]byte(older), int64(at+2)); err != nil {
+	if _, err := f.WriteAt(aged, 0); err != nil {
 		return fmt.Errorf("age queue file: %w", err)
 	}
 	if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
