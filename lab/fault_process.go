@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,8 @@ func processFaults() []FaultKind {
 			prepare: func(_ context.Context, l *Lab, a args) (any, error) {
 				return l.needProcesses(a)
 			},
-			act: func(_ context.Context, _ *Lab, _ args, raw json.RawMessage) error {
-				return signalAll(raw, unix.SIGSTOP)
+			act: func(ctx context.Context, _ *Lab, _ args, raw json.RawMessage) error {
+				return errors.Join(signalAll(raw, unix.SIGSTOP), awaitStop(ctx, raw))
 			},
 			cure: func(_ context.Context, _ *Lab, _ args, raw json.RawMessage) error {
 				return signalAll(raw, unix.SIGCONT)
@@ -233,4 +234,25 @@ func signalAll(raw json.RawMessage, sig unix.Signal) error {
 		errs = append(errs, unix.Close(fd))
 	}
 	return errors.Join(errs...)
+}
+
+// awaitStop returns when no process that was told to stop runs on. One that waits for a disk stops when it wakes.
+func awaitStop(ctx context.Context, raw json.RawMessage) error {
+	list, err := undoAs[[]Process](raw)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		for {
+			now, err := readProcess(fmt.Sprintf("/proc/%d", p.PID))
+			if err != nil || now.Start != p.Start || strings.Contains("TtDZX", now.State) {
+				break
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("wait for process %d to stop: %w", p.PID, ctx.Err())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
 }

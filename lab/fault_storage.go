@@ -221,12 +221,24 @@ func loopOf(image string) (string, error) {
 	return "", fmt.Errorf("no loop device has the image %q", image)
 }
 
+// stopIfRunning counts what is seen afterwards, not the exit status: "postfix stop" fails when it has to use force, as
+// it must where daemons hang on a broken spool.
 func (l *Lab) stopIfRunning(ctx context.Context, name string) error {
 	running, err := l.Running(ctx, name)
 	if err != nil || !running {
 		return err
 	}
-	return l.Postfix(ctx, name, "stop")
+	stopErr := l.Postfix(ctx, name, "stop")
+	for running {
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("wait for Postfix to end: %w", ctx.Err()), stopErr)
+		}
+		time.Sleep(20 * time.Millisecond)
+		if running, err = l.Running(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Lab) startAgain(ctx context.Context, name string, raw json.RawMessage) error {
@@ -250,12 +262,8 @@ func remountFresh(ctx context.Context, l *Lab, a args, raw json.RawMessage) erro
 		return err
 	}
 	for _, mountPoint := range []string{in.spoolDir(), v.root} {
-		res, err := l.Exec(ctx, "umount", mountPoint)
-		if err != nil {
+		if err := l.unmount(ctx, mountPoint); err != nil {
 			return err
-		}
-		if res.Code != 0 && !strings.Contains(res.Stderr, "not mounted") {
-			return fmt.Errorf("unmount %q: %s", mountPoint, strings.TrimSpace(res.Stderr))
 		}
 	}
 	for { // the loop device goes a moment after its last mount
@@ -279,6 +287,23 @@ func remountFresh(ctx context.Context, l *Lab, a args, raw json.RawMessage) erro
 		return err
 	}
 	return l.startAgain(ctx, in.Name, raw)
+}
+
+// unmount waits for daemons that were killed a moment ago and still count as users.
+func (l *Lab) unmount(ctx context.Context, mountPoint string) error {
+	for {
+		res, err := l.Exec(ctx, "umount", mountPoint)
+		if err != nil {
+			return err
+		}
+		if res.Code == 0 || strings.Contains(res.Stderr, "not mounted") {
+			return nil
+		}
+		if !strings.Contains(res.Stderr, "busy") {
+			return fmt.Errorf("unmount %q: %s", mountPoint, strings.TrimSpace(res.Stderr))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // remountArgs name the mount whose read-only flag counts. A plain spool is part of the host's file system, so only its
