@@ -20,6 +20,9 @@ const (
 	probeFlags = 256 | 512
 	// qmgr options that field 4 of SIZE may carry (global/qmgr_user.h).
 	qmgrOptions = 0x1f
+	// maxFile is more than any file system stores, and two of them do not
+	// overflow when they are added.
+	maxFile = 1 << 60
 	// SMTPUTF8 bits of field 6 (global/smtputf8.h).
 	smtputf8Bits = 1 | 2 | 4 | 8
 )
@@ -80,6 +83,11 @@ func (d *decoder) decode(fd int, size int64, queue postfix.Queue) error {
 	if errors.Is(err, errDamaged) {
 		d.msg.Damage = strings.TrimPrefix(err.Error(), errDamaged.Error()+": ")
 		err = nil
+		if d.msg.DataOffset+d.msg.Size > size {
+			// A file that was cut short keeps its sender and recipients, but
+			// what it weighs is what is left of it.
+			d.msg.Size, d.msg.ContentLength = 0, 0
+		}
 	}
 	if d.msg.Created.IsZero() {
 		d.msg.Created = d.msg.Arrival.Truncate(time.Second)
@@ -231,7 +239,9 @@ func (d *decoder) takeSize(r record) error {
 		field[n], rest = v, rest[end:]
 	}
 	size, data, total, options, content, flags := field[0], field[1], field[2], field[3], field[4], field[5]
-	if n < 3 || size <= 0 || data <= 0 || total < 0 || content < 0 || total > math.MaxInt32 || size > d.win.size || data > d.win.size {
+	// Numbers that lead behind the end of the file are left for skipContent to
+	// stumble over: the envelope of a file that was cut short is still there.
+	if n < 3 || size <= 0 || data <= 0 || total < 0 || content < 0 || total > math.MaxInt32 || size > maxFile || data > maxFile {
 		return damaged("impossible numbers in the size record")
 	}
 	d.sizeSeen = true

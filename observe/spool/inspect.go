@@ -149,6 +149,12 @@ func (l *look) detail(w *worker, d *directory, id postfix.QueueID, want Want) (*
 	}
 	m := w.dec.msg.Clone()
 	m.Expires = l.r.in.Expires(m.Created, m.Sender)
+	for i := range m.Recipients {
+		// As the packing of a Snapshot does.
+		if r := &m.Recipients[i]; r.Reason != "" {
+			r.Cause = postfix.Classify(r.Status, r.Reason)
+		}
+	}
 	out := &Detail{Message: m, Finished: append([]postfix.Recipient(nil), w.dec.finished...), Path: d.path + "/" + string(id)}
 	out.Misplaced = misplaced(d.hash, id, l.r.in.DepthOf(d.queue.String()))
 	if want != (Want{}) {
