@@ -171,6 +171,24 @@ func deliveries(ctx context.Context, t *testing.T, l *lab.Lab, domain string, n 
 	}
 }
 
+// retryOnce waits until the only message is deferred, mends what was wrong, and
+// flushes. Short back-off times would do the same by themselves, most of the
+// time: a queue run that meets a message in the moment of its delivery puts it
+// off by a minute ("skipped, still being delivered").
+func retryOnce(ctx context.Context, t *testing.T, l *lab.Lab, mend func() error) {
+	t.Helper()
+	err := l.WaitQueue(ctx, lab.Count("deferred", 1))
+	if err == nil {
+		err = mend()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := l.Exec(ctx, "postqueue", "-f"); err != nil || res.Code != 0 {
+		t.Fatalf("flush: %+v, %v", res, err)
+	}
+}
+
 // logged waits for a line of Postfix's log, which is written behind its back
 // by a process of its own.
 func logged(ctx context.Context, t *testing.T, l *lab.Lab, line string) {
@@ -198,7 +216,6 @@ func TestPostfixDelivers(t *testing.T) {
 		return world.ProviderConfig{Name: name, Domains: []string{name + ".example"}, Hosts: []world.Host{{Addr: addr}}, Traffic: tr}
 	}
 	l := lab.Up(t, lab.Options{
-		TimeScale: 3600,
 		World: world.Config{
 			DNS: world.DNSConfig{Listen: []string{resolver}, Faults: []world.DNSFault{{Domain: "plain.example", Kind: world.DNSTruncate}}},
 			Providers: []world.ProviderConfig{
@@ -213,7 +230,6 @@ func TestPostfixDelivers(t *testing.T) {
 			}}},
 		},
 		Params: map[string]string{
-			"minimal_backoff_time": "1s", "maximal_backoff_time": "2s", "queue_run_delay": "1s",
 			"smtp_tls_CAfile":            "/etc/postfix/world-ca.pem",
 			"smtp_tls_policy_maps":       "inline:{{tls.example=secure match=hostname}}",
 			"transport_maps":             "inline:{{isp.example=smtp:[192.0.2.60]:587}}",
@@ -258,6 +274,7 @@ func TestPostfixDelivers(t *testing.T) {
 	})
 	t.Run("greylisted, then taken", func(t *testing.T) {
 		send("grey.example", lab.Load{Count: 1})
+		retryOnce(ctx, t, l, func() error { return l.World().SetTimeScale(ctx, 1e9) })
 		deliveries(ctx, t, l, "grey.example", 1)
 		s, err := l.World().Status(ctx)
 		if err != nil {
@@ -269,6 +286,7 @@ func TestPostfixDelivers(t *testing.T) {
 	})
 	t.Run("lost 250 is delivered twice", func(t *testing.T) {
 		send("lossy.example", lab.Load{Count: 1})
+		retryOnce(ctx, t, l, func() error { return nil })
 		e := deliveries(ctx, t, l, "lossy.example", 2)
 		if e[0].Token != e[1].Token || e[0].QueueID != e[1].QueueID || !e[0].Lost || e[1].Lost {
 			t.Fatalf("got %+v", e)
@@ -335,12 +353,7 @@ func TestPostfixAsks(t *testing.T) {
 		if in := send(t, "b.example"); in.Fate != lab.Accepted {
 			t.Fatalf("got %+v", in)
 		}
-		if err := l.WaitQueue(ctx, lab.Count("deferred", 1)); err != nil {
-			t.Fatal(err)
-		}
-		if err := l.World().SetDown(ctx, world.KindFilter, "scan", false); err != nil {
-			t.Fatal(err)
-		}
+		retryOnce(ctx, t, l, func() error { return l.World().SetDown(ctx, world.KindFilter, "scan", false) })
 		deliveries(ctx, t, l, "b.example", 2)
 	})
 	t.Run("refused by policy and by milter", func(t *testing.T) {
