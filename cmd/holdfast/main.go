@@ -38,7 +38,7 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	code := cli.Run(ctx, os.Args[1:], cli.Env{
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
-		Terminal: cli.TerminalOf(os.Stdout),
+		Terminal: cli.TerminalOf(os.Stdout), Live: cli.TerminalOf(os.Stderr).Columns > 0,
 		Open: func(ctx context.Context, s cli.Settings) (cli.Operator, error) {
 			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs})
 		},

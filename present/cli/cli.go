@@ -68,6 +68,8 @@ type Env struct {
 	Getenv func(string) string
 	// Terminal describes stdout.
 	Terminal Terminal
+	// Live is set where stderr is a terminal: then it shows progress.
+	Live bool
 	// Now is the clock, time.Now where it is nil. Its location is the zone in
 	// which people are told times.
 	Now func() time.Time
@@ -99,7 +101,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 		env.Now = time.Now
 	}
 	p := &program{env: env, screen: &Screen{
-		out: bufio.NewWriterSize(env.Stdout, outputBuffer), talk: env.Stderr, term: env.Terminal,
+		out: bufio.NewWriterSize(env.Stdout, outputBuffer), talk: env.Stderr, term: env.Terminal, live: env.Live,
 		// A mistake in the flags must be reported in the form that was asked
 		// for, although it keeps the flags from being read.
 		json: asksForJSON(args),

@@ -421,7 +421,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%q: %d %q", args, r.code, r.stderr)
 		}
 		for line := range strings.Lines(r.stdout) {
-			if w := present.Hostile(strings.TrimSuffix(line, "\n")).Words(0).Width(); w > 88 && !strings.HasPrefix(args, "completion") {
+			if w := present.Hostile(strings.TrimSuffix(line, "\n")).Words(0).Width(); w > 80 && !strings.HasPrefix(args, "completion") {
 				t.Errorf("%q: %d columns: %q", args, w, line)
 			}
 		}

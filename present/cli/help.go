@@ -126,12 +126,13 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 func whereTopic() *cobra.Command {
 	var out strings.Builder
 	out.WriteString("--where takes an expression that is true for the messages that are meant. It is\n" +
-		"written in the language of expr-lang.org: == != < > <= >=, && || not, in, contains,\n" +
-		"startsWith, endsWith, matches (a regular expression), any(), all(), count(), len().\n" +
-		"Times compare with now(), durations with duration(\"90m\"), sizes with bytes(\"10M\").\n" +
-		"Inside any(recipients, ...) a field of the recipient begins with a dot.\n\nExamples\n" +
+		"written in the language of expr-lang.org: == != < > <= >=, && || not, in,\n" +
+		"contains, startsWith, endsWith, matches (a regular expression), any(), all(),\n" +
+		"count(), len(). Times compare with now(), durations with duration(\"90m\"), sizes\n" +
+		"with bytes(\"10M\"). Inside any(recipients, ...) a field of the recipient begins\n" +
+		"with a dot.\n\nExamples\n" +
 		"  --where 'size > bytes(\"5M\") && age < duration(\"1h\")'\n" +
-		"  --where 'any(recipients, .domain endsWith \".example.com\" && .status == \"4.7.0\")'\n" +
+		"  --where 'any(recipients, .domain endsWith \".example\" && .status == \"4.7.0\")'\n" +
 		"  --where '\"dns\" in causes && not (sender_domain in [\"example.org\", \"\"])'\n\nFields\n")
 	const indent = 26
 	for _, f := range plan.WhereFields() {

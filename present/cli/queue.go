@@ -38,9 +38,9 @@ func (p *program) queueCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "queue [flags] [ID... | -]", Short: "what is in the queue, where it wants to go and why it waits",
 		GroupID: groupLook,
-		Long: "Shows the messages in all queues of Postfix: how many, where they want to go and why\n" +
-			"they wait. Flags select messages; different flags narrow, the same flag again adds.\n" +
-			"With - the IDs of messages are read from stdin, one a line.",
+		Long: "Shows the messages in all queues of Postfix: how many, where they want to go and\n" +
+			"why they wait. Flags select messages: different flags narrow, the same flag\n" +
+			"again adds. With - the IDs of messages are read from stdin, one a line.",
 		Example: "  holdfast queue\n" +
 			"  holdfast queue --by destination --cause remote-throttling\n" +
 			"  holdfast queue --domain example.com --older-than 2h --sort size\n" +
@@ -271,9 +271,12 @@ func (q *queueRun) collect(ctx context.Context, snap *observe.Snapshot) (*view, 
 	for _, id := range q.sel.IDs {
 		named[id] = true
 	}
+	progress := q.screen.watchProgress(snap.Len(), present.Say("messages"))
+	defer progress.end()
 	all, err := present.Scan(ctx, snap,
 		func(workers int) (*view, error) { return q.newView(snap, workers), nil },
 		func(v *view, i int, m *postfix.Message) error {
+			defer progress.step()
 			if v.met != nil && named[m.ID] {
 				v.met[postfix.QueueID(strings.Clone(string(m.ID)))] = true
 			}

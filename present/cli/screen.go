@@ -39,6 +39,7 @@ type Screen struct {
 	json   bool
 	quiet  bool
 	detail bool
+	live   bool // stderr is a terminal
 
 	encoder present.Encoder
 	buf     []byte

@@ -25,9 +25,9 @@ func (p *program) showCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show [flags] ID... | -", Short: "everything about a message: recipients, reasons, next try, headers",
 		GroupID: groupLook,
-		Long: "Shows all that the queue knows about a message: where it came from, whom it still has\n" +
-			"to reach and why it did not, when it is tried next and when it is given up, and its\n" +
-			"headers. The body is private and is shown only with --body.",
+		Long: "Shows all that the queue knows about a message: where it came from, whom it has\n" +
+			"still to reach and why it did not, when it is tried next, when it is given up,\n" +
+			"and its headers. The body is private and is shown only with --body.",
 		Example: "  holdfast show 3F2A01B2C4\n" +
 			"  holdfast show 3F2A01B2C4 --body\n" +
 			"  holdfast queue --sender '<>' -o json | jq -r .id | holdfast show -",

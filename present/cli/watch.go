@@ -36,11 +36,11 @@ func (s *Screen) picture(draw func() error) error {
 		return s.Flush()
 	}
 	var frame bytes.Buffer
-	out, talk := s.out, s.talk
-	s.out, s.talk = bufio.NewWriter(&frame), &frame
+	out, talk, live := s.out, s.talk, s.live
+	s.out, s.talk, s.live = bufio.NewWriter(&frame), &frame, false
 	err := draw()
 	_ = s.out.Flush() // a buffer takes everything
-	s.out, s.talk = out, talk
+	s.out, s.talk, s.live = out, talk, live
 	if err != nil {
 		return err
 	}
