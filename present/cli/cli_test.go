@@ -441,6 +441,11 @@ func TestHelp(t *testing.T) {
 			t.Errorf("help where does not tell about %s", f.Name)
 		}
 	}
+	for _, f := range plan.WhereFunctions() {
+		if !strings.Contains(where, "  "+f.Type+" ") {
+			t.Errorf("help where does not tell about %s", f.Type)
+		}
+	}
 	queue := run(t, nil, 80, "queue", "--help").stdout
 	for _, f := range plan.Flags() {
 		if !strings.Contains(queue, "--"+f.Name+" ") {

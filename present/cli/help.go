@@ -126,23 +126,29 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 func whereTopic() *cobra.Command {
 	var out strings.Builder
 	out.WriteString("--where takes an expression that is true for the messages that are meant. It is\n" +
-		"written in the language of expr-lang.org: == != < > <= >=, && || not, in,\n" +
-		"contains, startsWith, endsWith, matches (a regular expression), any(), all(),\n" +
-		"count(), len(). Times compare with now(), durations with duration(\"90m\"), sizes\n" +
-		"with bytes(\"10M\"). Inside any(recipients, ...) a field of the recipient begins\n" +
-		"with a dot.\n\nExamples\n" +
+		"written in the language of expr-lang.org, with the operators == != < > <= >=\n" +
+		"&& || not in contains startsWith endsWith matches (a regular expression).\n" +
+		"Inside any(recipients, ...) a field of the recipient begins with a dot.\n\nExamples\n" +
 		"  --where 'size > bytes(\"5M\") && age < duration(\"1h\")'\n" +
 		"  --where 'any(recipients, .domain endsWith \".example\" && .status == \"4.7.0\")'\n" +
 		"  --where '\"dns\" in causes && not (sender_domain in [\"example.org\", \"\"])'\n\nFields\n")
-	const indent = 26
 	for _, f := range plan.WhereFields() {
-		name := pad(f.Name, indent-4)
-		for _, line := range wrap(f.Doc+" ("+f.Type+")", 80-indent) {
-			out.WriteString("  " + name + "  " + line + "\n")
-			name = pad("", indent-4)
-		}
+		writeTopic(&out, f.Name, f.Doc+" ("+f.Type+")")
+	}
+	out.WriteString("\nFunctions\n")
+	for _, f := range plan.WhereFunctions() {
+		writeTopic(&out, f.Type, f.Doc)
 	}
 	return &cobra.Command{Use: "where", Short: "the expressions of --where", Long: out.String()}
+}
+
+// writeTopic writes a name and what it means beside it.
+func writeTopic(out *strings.Builder, name, doc string) {
+	const indent = 28
+	for _, line := range wrap(doc, 80-indent) {
+		out.WriteString("  " + pad(name, indent-4) + "  " + line + "\n")
+		name = ""
+	}
 }
 
 // wrap breaks a text into lines of at most width columns.
