@@ -277,6 +277,29 @@ func TestLedgerFailureIsFinal(t *testing.T) {
 	}
 }
 
+// No kill shows whether the ledger is flushed, only a power cut would. A pipe
+// takes every write and refuses every flush, so what is acknowledged over a
+// pipe was not flushed.
+func TestNothingIsAcknowledgedUnflushed(t *testing.T) {
+	f := oneProvider(t, Traffic{})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := f.world.ledger.file
+	f.world.ledger.file = w
+	if got := dial(t, f.acme()).greet().send("t-1@acme.example"); !strings.HasPrefix(got, "451 4.3.0 ") {
+		t.Fatalf("got %q", got)
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); err != nil || !strings.Contains(line, `"t-1"`) {
+		t.Fatalf("written: %q, %v", line, err)
+	}
+	if err := errors.Join(r.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f.world.ledger.file = good
+}
+
 func TestToken(t *testing.T) {
 	for rcpt, want := range map[string]string{
 		"t-lab-1@acme.example":         "t-lab-1",
