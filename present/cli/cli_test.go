@@ -247,7 +247,7 @@ func TestQueuesThatCannotBeSeen(t *testing.T) {
 		code int
 		says string
 	}{
-		{seen, []string{"queue"}, 0, ""},
+		{seen, []string{"queue"}, 0, "holdfast: cannot tell what is in incoming, active, hold, maildrop, corrupt, saved\n"},
 		{seen, []string{"queue", "--queue", "hold"}, 6, "queue hold could not be looked at"},
 		{seen, []string{"queue", "--queue", "hold,deferred"}, 0, ""},
 		{seen, []string{"queue", "--id", "ABCDEF"}, 6, "ABCDEF is in no queue that could be seen"},
@@ -261,6 +261,15 @@ func TestQueuesThatCannotBeSeen(t *testing.T) {
 		if r.code != c.code || !strings.Contains(r.stderr, c.says) {
 			t.Errorf("%v: %d %q", c.args, r.code, r.stderr)
 		}
+	}
+}
+
+// TestUnseenQueuesAreANoteOfTheirOwn: also where no gap came with them.
+func TestUnseenQueuesAreANoteOfTheirOwn(t *testing.T) {
+	snap := observe.Build(instance("postfix"), observe.FromShowq, at, at, []postfix.Queue{postfix.Deferred}, nil)
+	r := run(t, &still{snaps: []*observe.Snapshot{snap}}, 0, "queue", "-o", "json")
+	if rec := lastRecord(t, r.stdout); r.code != exitDone || rec["schema"] != present.SchemaNotes || len(rec["unseen"].([]any)) != 6 {
+		t.Errorf("%d %v", r.code, rec)
 	}
 }
 

@@ -86,7 +86,7 @@ func (q *queueRun) messagesJSON(v *view) error {
 		}
 	}
 	seen := present.SeenOf(v.snap, v.gaps())
-	if len(seen.Gaps)+len(seen.Strays) == 0 {
+	if len(seen.Gaps)+len(seen.Strays)+len(seen.Unseen) == 0 {
 		return nil
 	}
 	if err := q.screen.Record(&present.NotesRecord{Envelope: envelope(present.SchemaNotes, v), Seen: seen}); err != nil {
@@ -437,6 +437,9 @@ func firstReason(m *postfix.Message) string {
 func (q *queueRun) notes(v *view) {
 	for _, g := range append(append([]observe.Gap(nil), v.snap.Gaps...), v.gaps()...) {
 		q.screen.gap(g)
+	}
+	if unseen := present.Unseeable(v.snap); len(unseen) > 0 {
+		q.screen.Note(present.Say("cannot tell what is in %s", present.Hostile(strings.Join(queueNames(unseen), ", "))))
 	}
 	if n := len(v.snap.Strays); n > 0 {
 		q.screen.Note(present.Say("%s in the queue directories that Postfix does not take for mail%s",
