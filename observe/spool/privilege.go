@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -39,7 +40,9 @@ func Drop(owner string) error {
 }
 
 func become(uid, gid int) error {
-	if err := unix.Setgroups([]int{gid}); err != nil {
+	// Package unix changes the groups of the calling thread alone; the others
+	// would keep root's. Package syscall changes them in every thread.
+	if err := syscall.Setgroups([]int{gid}); err != nil {
 		return fmt.Errorf("set groups: %w", err)
 	}
 	if err := unix.Setresgid(gid, gid, gid); err != nil {
