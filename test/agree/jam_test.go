@@ -14,13 +14,10 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"holdfast/lab"
 	"holdfast/lab/world"
@@ -379,24 +376,4 @@ func (j *jam) submit(e envelope) {
 	}
 	say(354, "DATA\r\n")
 	say(250, "From: <"+e.sender+">\r\nSubject: one of a kind\r\nMessage-ID: <"+strings.Join(e.rcpts, ".")+">\r\n\r\nHello.\r\n.\r\n")
-}
-
-// allIDs lists what lies in the directory of a queue, whatever it is.
-func (j *jam) allIDs(queue string) []string {
-	j.Helper()
-	var ids []string
-	err := filepath.WalkDir(filepath.Join(j.spool, queue), func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			ids = append(ids, d.Name())
-		}
-		return err
-	})
-	check(j.T, err)
-	slices.Sort(ids)
-	return ids
-}
-
-// statTime is a file's time to the microsecond, as the reader gives it.
-func statTime(ts unix.Timespec) time.Time {
-	return time.Unix(ts.Unix()).UTC().Truncate(time.Microsecond)
 }

@@ -91,12 +91,6 @@ func in(t *testing.T, l *lab.Lab, stdin string, argv ...string) string {
 	return res.Stdout
 }
 
-// holdfast runs the command inside the lab as root.
-func holdfast(t *testing.T, l *lab.Lab, args ...string) lab.Result {
-	t.Helper()
-	return holdfastAs(t, l, lab.ExecOptions{}, args...)
-}
-
 func holdfastAs(t *testing.T, l *lab.Lab, o lab.ExecOptions, args ...string) lab.Result {
 	t.Helper()
 	res, err := l.ExecWith(within(t, 2*time.Minute), o, append([]string{program}, args...)...)

@@ -134,7 +134,7 @@ func (f *file) take(at int64, kind byte, rest, value string) (err error) {
 	case 'E':
 		f.ended = true
 	}
-	return nil
+	return err
 }
 
 // exactArrival reads the time record at the offset that postcat gives: type,
