@@ -89,7 +89,6 @@ func (p *program) show(ctx context.Context, o showOptions, args []string) (err e
 }
 
 func (p *program) showOne(d *operate.Detail, o showOptions) error {
-	classify(d.Message.Recipients)
 	for _, g := range d.Gaps {
 		p.screen.gap(g)
 	}
@@ -106,16 +105,6 @@ func (p *program) showOne(d *operate.Detail, o showOptions) error {
 		s.body()
 	}
 	return nil
-}
-
-// classify gives each reason its class. A snapshot does so when it packs a
-// message; one that was looked at alone was never packed.
-func classify(recipients []postfix.Recipient) {
-	for i := range recipients {
-		if r := &recipients[i]; r.Cause == postfix.NoCause {
-			r.Cause = postfix.Classify(r.Status, r.Reason)
-		}
-	}
 }
 
 func showRecord(d *operate.Detail, o showOptions) *present.ShowRecord {
