@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/lab/forge"
 	"holdfast/observe"
 	"holdfast/observe/spool"
@@ -98,6 +100,20 @@ func corpora(b *testing.B) *pair {
 // workers is what a Reader takes where it is not told otherwise.
 func workers() int { return max(4, runtime.GOMAXPROCS(0)) }
 
+// reportCPU reports how much processor time this process takes from now to the
+// call of the function that it returns.
+func reportCPU(b *testing.B) func() {
+	used := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	start := used()
+	return func() { b.ReportMetric(float64(used()-start)/float64(b.N), "cpu-ns/op") }
+}
+
 func BenchmarkFloor(b *testing.B) {
 	c := corpora(b).full
 	floor, err := NewFloor(c)
@@ -105,6 +121,7 @@ func BenchmarkFloor(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer floor.Close()
+	defer reportCPU(b)()
 	for b.Loop() {
 		n, err := floor.Read(workers())
 		if err != nil || n != 2*c.Messages {
@@ -143,6 +160,7 @@ func (a answer) check(c *Corpus) error {
 
 func BenchmarkFirstLook(b *testing.B) {
 	c := corpora(b).full
+	defer reportCPU(b)()
 	for b.Loop() {
 		r, err := spool.NewReader(c.Private.Instance(), spool.Options{})
 		if err != nil {
@@ -168,6 +186,7 @@ func BenchmarkSecondLook(b *testing.B) {
 		b.Fatal(err)
 	}
 	runtime.GC()
+	defer reportCPU(b)()
 	for b.Loop() {
 		s, err := r.Look(b.Context())
 		if err != nil || s.Len() != c.Messages {
@@ -187,7 +206,7 @@ func holdfast(ctx context.Context, c *Corpus) *exec.Cmd {
 
 func benchProcess(b *testing.B, cmd *exec.Cmd, needPeak bool) {
 	b.Helper()
-	var spent time.Duration
+	var spent, cpu time.Duration
 	var peak int64
 	for b.Loop() {
 		cost, err := Measure(b.Context(), cmd)
@@ -195,10 +214,12 @@ func benchProcess(b *testing.B, cmd *exec.Cmd, needPeak bool) {
 			b.Fatal(err)
 		}
 		spent += cost.Time
+		cpu += cost.CPU
 		peak = max(peak, cost.PeakRSS)
 	}
 	// The starting of the measuring process is not the command's.
 	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns/op")
+	b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N), "cpu-ns/op")
 	if !needPeak {
 		return
 	}
@@ -353,8 +374,8 @@ func TestPeakIsTheCommandsOwn(t *testing.T) {
 	if large.PeakRSS < 30<<20 || large.PeakRSS > 200<<20 {
 		t.Errorf("a shell with 30 MB of text had a peak of %d bytes", large.PeakRSS)
 	}
-	if tiny.PeakRSS != 0 || tiny.Time <= 0 {
-		t.Errorf("true(1) cost %+v; its peak is below its parent's and cannot be told", tiny)
+	if tiny.PeakRSS != 0 || tiny.Time <= 0 || large.CPU <= 0 {
+		t.Errorf("true(1) cost %+v, whose peak is below its parent's and cannot be told; the shell cost %+v", tiny, large)
 	}
 	if _, err := Measure(t.Context(), exec.Command("/bin/false")); err == nil {
 		t.Error("the failure of a measured command was not reported")

@@ -20,6 +20,9 @@ const MeasureEnv = "HOLDFAST_BENCH_MEASURE"
 // Cost is what a process took.
 type Cost struct {
 	Time time.Duration
+	// CPU is the time of all its processes on a processor. On a busy machine
+	// it is the steadier figure.
+	CPU time.Duration
 	// PeakRSS is the most memory that one process of it had at once, in bytes,
 	// pages of its program file included. It is 0 where the command needs less
 	// than the process that started it, for then it cannot be told.
@@ -67,6 +70,7 @@ func MeasureMain(argv []string) error {
 	if !ok {
 		return errors.New("measure: the system reports no resource usage")
 	}
+	cost.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	own, err := ownPeak()
 	if err != nil {
 		return err

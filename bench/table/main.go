@@ -32,6 +32,7 @@ func main() {
 // Units of the benchmarks' output.
 const (
 	nanoseconds = "ns/op"
+	processor   = "cpu-ns/op"
 	peakBytes   = "peak-bytes"
 )
 
@@ -105,7 +106,7 @@ func titles() [][2]string {
 }
 
 func (f figures) times(out io.Writer) {
-	fmt.Fprintf(out, "%-44s %10s %10s %10s %10s\n", "", "median", "least", "most", "peak RSS")
+	fmt.Fprintf(out, "%-44s %10s %10s %10s %10s %10s\n", "", "median", "least", "most", "processor", "peak RSS")
 	known := make(map[string]bool)
 	for _, t := range titles() {
 		known[t[0]] = true
@@ -115,11 +116,14 @@ func (f figures) times(out io.Writer) {
 			continue
 		}
 		values := f[t[0]][nanoseconds]
-		memory := ""
+		memory, cpu := "", ""
+		if spent, ok := f.median(t[0], processor); ok {
+			cpu = span(spent)
+		}
 		if peak, ok := f.median(t[0], peakBytes); ok {
 			memory = fmt.Sprintf("%.1f MB", peak/1e6)
 		}
-		line := fmt.Sprintf("%-44s %10s %10s %10s %10s", t[1], span(middle), span(slices.Min(values)), span(slices.Max(values)), memory)
+		line := fmt.Sprintf("%-44s %10s %10s %10s %10s %10s", t[1], span(middle), span(slices.Min(values)), span(slices.Max(values)), cpu, memory)
 		fmt.Fprintln(out, strings.TrimRight(line, " "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(f)) {
@@ -146,7 +150,7 @@ type ratio struct {
 }
 
 func (f figures) ratios(out io.Writer, messages int) {
-	fmt.Fprintf(out, "\n%-44s %10s %10s\n", "", "measured", "bar")
+	fmt.Fprintf(out, "\n%-44s %10s %10s %10s\n", "", "measured", "bar", "processor")
 	for _, r := range []ratio{
 		{title: "first look / floor", over: "FirstLook", unto: "Floor", most: 1.5},
 		{title: "postqueue -j / first look", over: "Postqueue", unto: "FirstLook", least: 3},
@@ -161,21 +165,32 @@ func (f figures) ratios(out io.Writer, messages int) {
 		if r.most > 0 {
 			bar, met = fmt.Sprintf("<= %g", r.most), over/unto <= r.most
 		}
-		verdict(out, r.title, fmt.Sprintf("%.2f", over/unto), bar, ok1 && ok2, met)
+		verdict(out, r.title, fmt.Sprintf("%.2f", over/unto), bar, f.processorRatio(r), ok1 && ok2, met)
 	}
 	full, ok1 := f.median("QueueByCause", peakBytes)
 	empty, ok2 := f.median("QueueByCauseEmpty", peakBytes)
 	growth := (full - empty) / float64(messages)
-	verdict(out, "memory for each message", fmt.Sprintf("%.0f B", growth), "< 400 B", ok1 && ok2, growth < 400)
+	verdict(out, "memory for each message", fmt.Sprintf("%.0f B", growth), "< 400 B", "", ok1 && ok2, growth < 400)
 }
 
-func verdict(out io.Writer, title, measured, bar string, known, met bool) {
+// processorRatio is the same comparison by processor time, which says more
+// where other programs want the processors too. It has no bar.
+func (f figures) processorRatio(r ratio) string {
+	over, ok1 := f.median(r.over, processor)
+	unto, ok2 := f.median(r.unto, processor)
+	if !ok1 || !ok2 || unto == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", over/unto)
+}
+
+func verdict(out io.Writer, title, measured, bar, cpu string, known, met bool) {
+	mark := ""
 	switch {
 	case !known:
-		fmt.Fprintf(out, "%-44s %10s %10s\n", title, "unknown", bar)
-	case met:
-		fmt.Fprintf(out, "%-44s %10s %10s\n", title, measured, bar)
-	default:
-		fmt.Fprintf(out, "%-44s %10s %10s  missed\n", title, measured, bar)
+		measured = "unknown"
+	case !met:
+		mark = "missed"
 	}
+	fmt.Fprintln(out, strings.TrimRight(fmt.Sprintf("%-44s %10s %10s %10s  %s", title, measured, bar, cpu, mark), " "))
 }

@@ -6,8 +6,8 @@ import (
 )
 
 const rounds = `goos: linux
-BenchmarkFloor-2   	       1	 500000000 ns/op
-BenchmarkFirstLook-2   	       1	 600000000 ns/op
+BenchmarkFloor-2   	       1	 500000000 ns/op	 1100000000 cpu-ns/op
+BenchmarkFirstLook-2   	       1	 600000000 ns/op	 1320000000 cpu-ns/op
 BenchmarkSecondLook-2   	       1	  50000000 ns/op
 BenchmarkQueueByCause-2   	       1	 700000000 ns/op	  60000000 peak-bytes
 BenchmarkQueueByCauseEmpty-2   	       1	  30000000 ns/op	  20000000 peak-bytes
@@ -15,7 +15,7 @@ BenchmarkPostqueue-2   	       1	2400000000 ns/op
 PASS
 BenchmarkFloor-2   	       1	 400000000 ns/op
 BenchmarkFirstLook-2   	       1	 900000000 ns/op
-BenchmarkPostqueue-2   	       1	2600000000 ns/op
+BenchmarkPostqueue-2   	       1	2600000000 ns/op	 1320000000 cpu-ns/op
 BenchmarkFloor-2   	       1	 410000000 ns/op
 BenchmarkFirstLook-2   	       1	 590000000 ns/op
 BenchmarkOther-2   	       1	   1000000 ns/op
@@ -26,24 +26,24 @@ func TestTable(t *testing.T) {
 	if err := run(strings.NewReader(rounds), &out, 100_000); err != nil {
 		t.Fatal(err)
 	}
-	const want = `                                                 median      least       most   peak RSS
-open, read 4 kB, close all files (floor)       410.0 ms   400.0 ms   500.0 ms
-first look: queue, causes, counts              600.0 ms   590.0 ms   900.0 ms
+	const want = `                                                 median      least       most  processor   peak RSS
+open, read 4 kB, close all files (floor)       410.0 ms   400.0 ms   500.0 ms    1.100 s
+first look: queue, causes, counts              600.0 ms   590.0 ms   900.0 ms    1.320 s
 second look, nothing changed                    50.0 ms    50.0 ms    50.0 ms
-holdfast queue --by cause -o json              700.0 ms   700.0 ms   700.0 ms    60.0 MB
-  the same on an empty queue                    30.0 ms    30.0 ms    30.0 ms    20.0 MB
-postqueue -j > /dev/null                        2.500 s    2.400 s    2.600 s
+holdfast queue --by cause -o json              700.0 ms   700.0 ms   700.0 ms               60.0 MB
+  the same on an empty queue                    30.0 ms    30.0 ms    30.0 ms               20.0 MB
+postqueue -j > /dev/null                        2.500 s    2.400 s    2.600 s    1.320 s
 qshape deferred                              not measured
 Other                                            1.0 ms
 
-                                               measured        bar
-first look / floor                                 1.46     <= 1.5
-postqueue -j / first look                          4.17       >= 3
+                                               measured        bar  processor
+first look / floor                                 1.46     <= 1.5       1.20
+postqueue -j / first look                          4.17       >= 3       1.00
 qshape / first look                             unknown       >= 3
 postqueue -j / second look                        50.00      >= 20
 postqueue -j / holdfast queue                      3.57       >= 3
 qshape / holdfast queue                         unknown       >= 3
-memory for each message                           400 B    < 400 B  missed
+memory for each message                           400 B    < 400 B             missed
 `
 	if out.String() != want {
 		t.Errorf("the table is\n%s\nwant\n%s", out.String(), want)
