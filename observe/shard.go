@@ -33,6 +33,7 @@ type Shard struct {
 	// costs a hundred comparisons to find.
 	origins table[originRow]
 	reasons table[reasonRow]
+	scratch []byte
 }
 
 // table keeps rows that repeat. Its index is bounded as that of the texts is.
@@ -269,12 +270,7 @@ func (s *Shard) addRecipient(r *postfix.Recipient) {
 }
 
 func (s *Shard) reason(r *postfix.Recipient) uint32 {
-	text, quotes := r.Reason, false
-	// Servers quote the recipient in their replies. With the address taken out,
-	// ten thousand different texts become one.
-	if r.Address != "" && strings.Contains(text, r.Address) && strings.IndexByte(text, placeholder) < 0 {
-		text, quotes = strings.ReplaceAll(text, r.Address, string(rune(placeholder))), true
-	}
+	text, quotes := s.unquoted(r)
 	key := reasonRow{reason: s.shared(text), status: s.shared(r.Status), host: s.shared(r.Host), quotes: quotes}
 	if n, ok := s.reasons.find(key); ok {
 		return n
@@ -286,6 +282,24 @@ func (s *Shard) reason(r *postfix.Recipient) uint32 {
 	}
 	stored.cause = s.shared(string(cause))
 	return s.reasons.add(key, stored)
+}
+
+// unquoted returns the reason with the recipient's address taken out: servers
+// quote it in their replies, and without it ten thousand different texts become
+// one. The text is lent until the next call.
+func (s *Shard) unquoted(r *postfix.Recipient) (text string, quotes bool) {
+	at := strings.Index(r.Reason, r.Address)
+	if r.Address == "" || at < 0 || strings.IndexByte(r.Reason, placeholder) >= 0 {
+		return r.Reason, false
+	}
+	s.scratch = s.scratch[:0]
+	rest := r.Reason
+	for ; at >= 0; at = strings.Index(rest, r.Address) {
+		s.scratch = append(append(s.scratch, rest[:at]...), placeholder)
+		rest = rest[at+len(r.Address):]
+	}
+	s.scratch = append(s.scratch, rest...)
+	return unsafe.String(&s.scratch[0], len(s.scratch)), true //nolint:gosec // copied before the next call
 }
 
 func appendBlock[T any](blocks [][]T, n int, v T) [][]T {

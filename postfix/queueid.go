@@ -66,11 +66,13 @@ func (id QueueID) Form() IDForm {
 	if !ValidQueueID(string(id)) {
 		return InvalidID
 	}
-	if strings.LastIndexByte(string(id), 'z') >= 10 {
+	if hasLongForm(string(id)) {
 		return LongID
 	}
 	return ShortID
 }
+
+func hasLongForm(id string) bool { return strings.LastIndexByte(id, 'z') >= 10 }
 
 // Inode returns the inode number that is part of the ID.
 func (id QueueID) Inode() (uint64, error) {
@@ -157,7 +159,7 @@ func (id QueueID) HashPath(depth int) string {
 func (id QueueID) AppendHashPath(dst []byte, depth int) []byte {
 	key := string(id)
 	var digits [5]byte
-	if depth > 0 && id.Form() == LongID {
+	if depth > 0 && hasLongForm(key) {
 		usec, err := id.Microseconds()
 		if err != nil {
 			usec = 0

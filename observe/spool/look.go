@@ -471,10 +471,14 @@ func (l *look) finish() *observe.Snapshot {
 // misplaced lists the messages that Postfix would look for elsewhere.
 func (l *look) misplaced() []observe.Stray {
 	var found []observe.Stray
+	depth := make([]int, len(l.known))
+	for _, q := range postfix.Queues() {
+		depth[q] = l.r.in.DepthOf(q.String())
+	}
 	for _, p := range l.r.parts {
 		for i := range p.shard.Len() {
 			d, id := l.r.dirAt[p.origin[i].dir], p.shard.ID(i)
-			if misplaced(d.hash, id, l.r.in.DepthOf(d.queue.String())) && len(found) < maxStrays {
+			if misplaced(d.hash, id, depth[d.queue]) && len(found) < maxStrays {
 				found = append(found, describeStray(d, string(id), observe.Misplaced))
 			}
 		}

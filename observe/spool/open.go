@@ -134,21 +134,10 @@ func misplaced(hash string, id postfix.QueueID, depth int) bool {
 	if depth == 0 {
 		return false
 	}
-	if id.Form() == postfix.ShortID {
-		for i := range len(hash) {
-			c := byte('_')
-			if i < len(id) {
-				c = id[i]
-			}
-			if hash[i] != c {
-				return true
-			}
-		}
-		return false
-	}
-	want := id.HashPath(depth)
+	var want [2 * maxHashDepth]byte
+	path := id.AppendHashPath(want[:0], depth)
 	for i := range len(hash) {
-		if want[2*i] != hash[i] {
+		if path[2*i] != hash[i] {
 			return true
 		}
 	}
