@@ -207,7 +207,8 @@ func List() ([]Info, error) {
 
 func readInfo(dir string) (Info, error) {
 	var info Info
-	return info, readJSON(filepath.Join(dir, stateName), &info)
+	err := readJSON(filepath.Join(dir, stateName), &info)
+	return info, err
 }
 
 func readJSON(path string, v any) error {

@@ -75,8 +75,9 @@ func (l *Lab) ExecWith(ctx context.Context, o ExecOptions, argv ...string) (Resu
 			return ctx.Err()
 		}
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			if res.Code = exit.ExitCode(); res.Code < 0 {
-				res.Code = 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+			res.Code = exit.ExitCode()
+			if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+				res.Code = 128 + int(status.Signal())
 			}
 			return nil
 		}

@@ -11,10 +11,14 @@ import (
 // networkFaults act with nftables, routes and sysctls. Each fault that filters has a table of its own, so that its cure
 // is to delete the table and cannot disturb another.
 func networkFaults() []FaultKind {
-	mode := FaultParam{Name: "mode", Type: "choice", Default: "drop", Choices: []string{"drop", "reset", "icmp"},
-		Help: "drop: silence, then a time-out; reset: connection refused; icmp: administratively prohibited"}
-	at := FaultParam{Name: "at", Type: "choice", Default: "wire", Choices: []string{"wire", "host"},
-		Help: "wire: beyond the relay, where it cannot look; host: in the relay's own firewall"}
+	mode := FaultParam{
+		Name: "mode", Type: "choice", Default: "drop", Choices: []string{"drop", "reset", "icmp"},
+		Help: "drop: silence, then a time-out; reset: connection refused; icmp: administratively prohibited",
+	}
+	at := FaultParam{
+		Name: "at", Type: "choice", Default: "wire", Choices: []string{"wire", "host"},
+		Help: "wire: beyond the relay, where it cannot look; host: in the relay's own firewall",
+	}
 	port := FaultParam{Name: "port", Type: "number", Default: "25", Help: "TCP port"}
 	address := FaultParam{Name: "address", Type: "address", Help: "only to this address; everywhere unless set"}
 	return []FaultKind{
@@ -27,27 +31,35 @@ func networkFaults() []FaultKind {
 			}
 			return "meta l4proto { tcp, udp } th dport 53 " + verdict(a.Params["mode"])
 		}),
-		filterFault("net.stall", "connections fall silent after so many bytes", []FaultParam{port, address,
-			{Name: "bytes", Type: "number", Default: "1500", Help: "bytes sent, with TCP and IP headers, before the silence"}}, func(a args) string {
+		filterFault("net.stall", "connections fall silent after so many bytes", []FaultParam{
+			port, address,
+			{Name: "bytes", Type: "number", Default: "1500", Help: "bytes sent, with TCP and IP headers, before the silence"},
+		}, func(a args) string {
 			return matchAddress(a) + " tcp dport " + a.Params["port"] + " ct original bytes > " + a.Params["bytes"] + " drop"
 		}),
 		filterFault("net.cut", "connections are reset as soon as they are established", []FaultParam{port, address}, func(a args) string {
 			return matchAddress(a) + " tcp dport " + a.Params["port"] + " ct state established reject with tcp reset"
 		}),
-		filterFault("net.mtu", "large packets vanish: a path MTU black hole", []FaultParam{address,
-			{Name: "bytes", Type: "number", Default: "500", Help: "largest packet that passes"}}, func(a args) string {
+		filterFault("net.mtu", "large packets vanish: a path MTU black hole", []FaultParam{
+			address,
+			{Name: "bytes", Type: "number", Default: "500", Help: "largest packet that passes"},
+		}, func(a args) string {
 			return matchAddress(a) + " meta length > " + a.Params["bytes"] + " drop"
 		}),
-		filterFault("net.loss", "packets are lost by chance", []FaultParam{address,
-			{Name: "percent", Type: "number", Default: "20", Help: "packets lost of a hundred"}}, func(a args) string {
+		filterFault("net.loss", "packets are lost by chance", []FaultParam{
+			address,
+			{Name: "percent", Type: "number", Default: "20", Help: "packets lost of a hundred"},
+		}, func(a args) string {
 			return matchAddress(a) + " numgen random mod 100 < " + a.Params["percent"] + " drop"
 		}),
 		{
 			Name: "net.route", Summary: "one address has no way to it", Cure: "deletes the route",
 			Params: []FaultParam{
 				{Name: "address", Type: "address", Required: true, Help: "the address"},
-				{Name: "mode", Type: "choice", Default: "unreachable", Choices: []string{"unreachable", "blackhole", "prohibit"},
-					Help: "unreachable: no route to host; blackhole: invalid argument; prohibit: permission denied"},
+				{
+					Name: "mode", Type: "choice", Default: "unreachable", Choices: []string{"unreachable", "blackhole", "prohibit"},
+					Help: "unreachable: no route to host; blackhole: invalid argument; prohibit: permission denied",
+				},
 			},
 			prepare: nothingToUndo,
 			act: func(ctx context.Context, l *Lab, a args, _ json.RawMessage) error {
@@ -65,14 +77,7 @@ func networkFaults() []FaultKind {
 		portsFault(),
 		{
 			Name: "net.link-down", Summary: "the cable is out", Cure: "puts it back and restores the routes that fell with it",
-			prepare: func(ctx context.Context, l *Lab, _ args) (any, error) {
-				four, err := l.must(ctx, "ip", "route", "save", "dev", relayLink)
-				if err != nil {
-					return nil, err
-				}
-				six, err := l.must(ctx, "ip", "-6", "route", "save", "dev", relayLink)
-				return [][]byte{[]byte(four.Stdout), []byte(six.Stdout)}, err
-			},
+			prepare: nothingToUndo,
 			act: func(ctx context.Context, l *Lab, _ args, _ json.RawMessage) error {
 				// keep_addr_on_down: without it the kernel forgets the IPv6 addresses.
 				if _, err := l.must(ctx, "sysctl", "-qw", "net.ipv6.conf."+relayLink+".keep_addr_on_down=1"); err != nil {
@@ -86,22 +91,16 @@ func networkFaults() []FaultKind {
 	}
 }
 
-func linkUp(ctx context.Context, l *Lab, _ args, raw json.RawMessage) error {
-	saved, err := undoAs[[][]byte](raw)
-	if err != nil {
-		return err
-	}
+func linkUp(ctx context.Context, l *Lab, _ args, _ json.RawMessage) error {
 	if _, err := l.must(ctx, "ip", "link", "set", relayLink, "up"); err != nil {
 		return err
 	}
-	for _, routes := range saved {
-		// Routes that are there already make restore complain and exit 0 or 2; what counts is seen below.
-		if _, err := l.ExecWith(ctx, ExecOptions{Stdin: strings.NewReader(string(routes))}, "ip", "route", "restore"); err != nil {
+	for _, r := range relayRoutes(l.spec) {
+		if _, err := l.must(ctx, append([]string{"ip", r.family, "route", "replace"}, strings.Fields(r.text)...)...); err != nil {
 			return err
 		}
 	}
-	_, err = l.must(ctx, "ip", "route", "get", "198.51.100.1")
-	return err
+	return nil
 }
 
 // filterFault makes a fault of one or more nftables rules (separated by semicolons) in a table of its own. On the wire

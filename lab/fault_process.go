@@ -21,12 +21,10 @@ func processFaults() []FaultKind {
 	return []FaultKind{
 		{
 			Name: "process.stop", Summary: "processes that run now hang (SIGSTOP); new ones of the name do not", Cure: "continues those that still live",
-			Params: []FaultParam{name, instanceParam},
-			prepare: func(_ context.Context, l *Lab, a args) (any, error) {
-				return l.needProcesses(a)
-			},
+			Params:  []FaultParam{name, instanceParam},
+			prepare: func(ctx context.Context, l *Lab, a args) (any, error) { return l.needProcesses(ctx, a) },
 			act: func(ctx context.Context, _ *Lab, _ args, raw json.RawMessage) error {
-				return errors.Join(signalAll(raw, unix.SIGSTOP), awaitStop(ctx, raw))
+				return errors.Join(signalAll(raw, unix.SIGSTOP), awaitState(ctx, raw, "Tt"))
 			},
 			cure: func(_ context.Context, _ *Lab, _ args, raw json.RawMessage) error {
 				return signalAll(raw, unix.SIGCONT)
@@ -34,12 +32,10 @@ func processFaults() []FaultKind {
 		},
 		{
 			Name: "process.kill", Summary: "processes that run now are killed (SIGKILL)", Cure: "starts Postfix if its master is gone; it restarts the others itself",
-			Params: []FaultParam{name, instanceParam},
-			prepare: func(_ context.Context, l *Lab, a args) (any, error) {
-				return l.needProcesses(a)
-			},
-			act: func(_ context.Context, _ *Lab, _ args, raw json.RawMessage) error {
-				return signalAll(raw, unix.SIGKILL)
+			Params:  []FaultParam{name, instanceParam},
+			prepare: func(ctx context.Context, l *Lab, a args) (any, error) { return l.needProcesses(ctx, a) },
+			act: func(ctx context.Context, _ *Lab, _ args, raw json.RawMessage) error {
+				return errors.Join(signalAll(raw, unix.SIGKILL), awaitState(ctx, raw, ""))
 			},
 			cure: startIfStopped,
 		},
@@ -182,7 +178,11 @@ func (l *Lab) PostfixProcesses(name, program string) ([]Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read master.pid: %w", err)
 	}
-	inner, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	text := strings.TrimSpace(string(data))
+	if text == "" {
+		return nil, nil // a master that is just starting, or a file whose content a crash of the file system took
+	}
+	inner, err := strconv.Atoi(text)
 	if err != nil {
 		return nil, fmt.Errorf("read master.pid: %w", err)
 	}
@@ -191,23 +191,29 @@ func (l *Lab) PostfixProcesses(name, program string) ([]Process, error) {
 		return nil, err
 	}
 	// The file outlives its master, so the pid must also be called so.
-	i := slices.IndexFunc(all, func(p Process) bool { return p.Inner == inner && p.Name == "master" })
+	i := slices.IndexFunc(all, func(p Process) bool { return p.Inner == inner && p.Name == "master" && p.State != "Z" })
 	if i < 0 {
 		return nil, nil
 	}
 	master := all[i]
 	return slices.DeleteFunc(all, func(p Process) bool {
-		ours := p.PID == master.PID || p.PPID == master.PID
-		return !ours || (program != "" && p.Name != program[:min(len(program), 15)])
+		// A child that is still called master has not become anything yet.
+		ours := p.PID == master.PID || (p.PPID == master.PID && p.Name != "master")
+		return !ours || p.State == "Z" || (program != "" && p.Name != program[:min(len(program), 15)])
 	}), nil
 }
 
-func (l *Lab) needProcesses(a args) ([]Process, error) {
-	found, err := l.PostfixProcesses(a.Params["instance"], a.Params["name"])
-	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("no process %q of Postfix runs", a.Params["name"])
+// needProcesses waits a little: master starts qmgr and pickup a moment after "postfix start" has returned.
+func (l *Lab) needProcesses(ctx context.Context, a args) ([]Process, error) {
+	for end := time.Now().Add(3 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		found, err := l.PostfixProcesses(a.Params["instance"], a.Params["name"])
+		if err != nil || len(found) > 0 {
+			return found, err
+		}
+		if ctx.Err() != nil || time.Now().After(end) {
+			return nil, fmt.Errorf("no process %q of Postfix runs", a.Params["name"])
+		}
 	}
-	return found, err
 }
 
 // signalAll signals processes that are still the ones that were found; a pid may have gone to another since.
@@ -236,8 +242,9 @@ func signalAll(raw json.RawMessage, sig unix.Signal) error {
 	return errors.Join(errs...)
 }
 
-// awaitStop returns when no process that was told to stop runs on. One that waits for a disk stops when it wakes.
-func awaitStop(ctx context.Context, raw json.RawMessage) error {
+// awaitState returns when every process has one of the states or has ended. One that waits for a disk (D) is let be: it
+// obeys the signal when it wakes.
+func awaitState(ctx context.Context, raw json.RawMessage, states string) error {
 	list, err := undoAs[[]Process](raw)
 	if err != nil {
 		return err
@@ -245,11 +252,11 @@ func awaitStop(ctx context.Context, raw json.RawMessage) error {
 	for _, p := range list {
 		for {
 			now, err := readProcess(fmt.Sprintf("/proc/%d", p.PID))
-			if err != nil || now.Start != p.Start || strings.Contains("TtDZX", now.State) {
+			if err != nil || now.Start != p.Start || strings.Contains(states+"DZX", now.State) {
 				break
 			}
 			if ctx.Err() != nil {
-				return fmt.Errorf("wait for process %d to stop: %w", p.PID, ctx.Err())
+				return fmt.Errorf("wait for process %d to obey: %w", p.PID, ctx.Err())
 			}
 			time.Sleep(time.Millisecond)
 		}

@@ -17,15 +17,19 @@ import (
 // worldFaults change the peers of package world while they run. What a peer was before is in the fault's record, and
 // the cure puts exactly that back.
 func worldFaults() []FaultKind {
-	kind := FaultParam{Name: "kind", Type: "choice", Default: world.KindProvider, Help: "kind of peer",
-		Choices: []string{world.KindProvider, world.KindSmartHost, world.KindMilter, world.KindPolicy, world.KindFilter}}
+	kind := FaultParam{
+		Name: "kind", Type: "choice", Default: world.KindProvider, Help: "kind of peer",
+		Choices: []string{world.KindProvider, world.KindSmartHost, world.KindMilter, world.KindPolicy, world.KindFilter},
+	}
 	name := FaultParam{Name: "name", Type: "text", Required: true, Help: "name of the peer"}
 	return []FaultKind{
 		peerFault("world.down", "a peer closes its ports: connections are refused", []FaultParam{kind, name}, func(args) any {
 			return map[string]bool{"down": true}
 		}),
-		peerFault("world.patch", "a peer behaves otherwise", []FaultParam{kind, name,
-			{Name: "change", Type: "json", Required: true, Help: `fields to merge into its configuration, such as {"traffic":{"tarpit":"5s"}}`}}, func(a args) any {
+		peerFault("world.patch", "a peer behaves otherwise", []FaultParam{
+			kind, name,
+			{Name: "change", Type: "json", Required: true, Help: `fields to merge into its configuration, such as {"traffic":{"tarpit":"5s"}}`},
+		}, func(a args) any {
 			return json.RawMessage(a.Params["change"])
 		}),
 		dnsFault(),
@@ -52,8 +56,10 @@ func peerFault(name, summary string, params []FaultParam, change func(args) any)
 
 // dnsFault touches the fault of one domain and no other, so that several can come and go in any order.
 func dnsFault() FaultKind {
-	kinds := []string{"slow", string(world.DNSServfail), string(world.DNSNXDomain), string(world.DNSRefused), string(world.DNSNoData),
-		string(world.DNSDrop), string(world.DNSTruncate), string(world.DNSTruncateDead), string(world.DNSGarbage)}
+	kinds := []string{
+		"slow", string(world.DNSServfail), string(world.DNSNXDomain), string(world.DNSRefused), string(world.DNSNoData),
+		string(world.DNSDrop), string(world.DNSTruncate), string(world.DNSTruncateDead), string(world.DNSGarbage),
+	}
 	return FaultKind{
 		Name: "world.dns", Summary: "the name server misbehaves for a domain and all below it", Cure: "puts back what held for the domain before",
 		Params: []FaultParam{

@@ -204,7 +204,7 @@ func openJournal(dir string, count int) (*journal, int, error) {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 			return 0, fmt.Errorf("lock journal: %w", err)
 		}
-		defer unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		defer func() { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }() // closing the journal would unlock it as well
 		next := 1
 		if data, err := os.ReadFile(filepath.Join(dir, "next")); err == nil {
 			if next, err = strconv.Atoi(string(data)); err != nil {

@@ -141,7 +141,7 @@ func startKeeper(dir string, lock *os.File) (lifeline *os.File, info Info, err e
 		lifeW.Close()
 		return nil, Info{}, fmt.Errorf("start keeper: %w", err)
 	}
-	go cmd.Wait() // only to reap it; the lock says when it has gone
+	go func() { _ = cmd.Wait() }() // only to reap it; the lock says when it has gone
 	info, err = awaitReport(readyR, dir, "the lab's keeper")
 	if err != nil {
 		lifeW.Close()
@@ -172,7 +172,7 @@ func keep(dir string) error {
 		reported <- keeperReport(dir, child.Process.Pid, childReady, ready)
 		// PID 1 keeps its end open for life. Its end of file comes before its end: with a frozen spool PID 1 cannot
 		// finish dying until the thaw, so waiting for it here would wait for ever.
-		io.Copy(io.Discard, childReady)
+		_, _ = io.Copy(io.Discard, childReady)
 		close(gone)
 	}()
 	for up := true; up; {
@@ -195,7 +195,7 @@ func keep(dir string) error {
 		fmt.Fprintln(os.Stderr, "kill PID 1 of the lab:", err)
 	}
 	err = removeLab(dir)
-	child.Wait() // killed, so its status says nothing; when it is reaped the PID namespace is empty
+	_ = child.Wait() // killed, so its status says nothing; when it is reaped the PID namespace is empty
 	return err
 }
 

@@ -83,8 +83,10 @@ func (o Options) spec(dir string) (spec, error) {
 		if !labName.MatchString(in.Name) {
 			return spec{}, fmt.Errorf("instance name %q: use up to 24 lower-case letters, digits and hyphens", in.Name)
 		}
-		s.Instances = append(s.Instances, instance{Name: primaryName + "-" + in.Name, Number: i + 1, Address: instanceAddress(i + 1),
-			Params: in.Params, Services: in.Services, Spool: in.Spool})
+		s.Instances = append(s.Instances, instance{
+			Name: primaryName + "-" + in.Name, Number: i + 1, Address: instanceAddress(i + 1),
+			Params: in.Params, Services: in.Services, Spool: in.Spool,
+		})
 	}
 	for i, in := range s.Instances {
 		if err := in.Spool.check(); err != nil {
@@ -222,7 +224,8 @@ func Open(name string) (*Lab, error) {
 		return nil, err
 	}
 	l := &Lab{Info: info}
-	return l, readJSON(filepath.Join(dir, specName), &l.spec)
+	err = readJSON(filepath.Join(dir, specName), &l.spec)
+	return l, err
 }
 
 // Down takes the lab down and returns when nothing of it is left: no process, mount, namespace, loop device, directory.

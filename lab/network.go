@@ -62,15 +62,26 @@ func wireNetwork(s spec) error {
 			relay = append(relay, "addr add "+in.loopback()+"/8 dev lo")
 		}
 	}
-	relay = append(relay,
-		"route add 192.0.2.254 dev "+relayLink+" src "+s.Instances[0].Address,
-		"route add default via 192.0.2.254 src "+s.Instances[0].Address,
-		"-6 route add 2001:db8::fe dev "+relayLink,
-		"-6 route add default via 2001:db8::fe src "+s.Instances[0].address6())
+	for _, route := range relayRoutes(s) {
+		relay = append(relay, route.family+" route add "+route.text)
+	}
 	if err := ipBatch("", relay); err != nil {
 		return err
 	}
 	return ipBatch("world", world)
+}
+
+type route struct{ family, text string }
+
+// relayRoutes is the relay's way out, next hop before what goes through it.
+func relayRoutes(s spec) []route {
+	first := s.Instances[0]
+	return []route{
+		{"-4", "192.0.2.254 dev " + relayLink + " src " + first.Address},
+		{"-4", "default via 192.0.2.254 src " + first.Address},
+		{"-6", "2001:db8::fe dev " + relayLink},
+		{"-6", "default via 2001:db8::fe src " + first.address6()},
+	}
 }
 
 // ipBatch runs ip(8) commands one after the other in a named network namespace, or in the caller's.

@@ -222,8 +222,10 @@ func newExec() *cobra.Command {
 			}
 			// At a terminal Ctrl-C goes to the command as well; what it means there is the command's business.
 			signal.Ignore(os.Interrupt)
-			res, err := l.ExecWith(context.WithoutCancel(cmd.Context()), lab.ExecOptions{Side: lab.Side(side), Dir: dir, UID: uid, GID: gid,
-				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true}, argv...)
+			res, err := l.ExecWith(context.WithoutCancel(cmd.Context()), lab.ExecOptions{
+				Side: lab.Side(side), Dir: dir, UID: uid, GID: gid,
+				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Foreground: true,
+			}, argv...)
 			if err != nil {
 				return err
 			}

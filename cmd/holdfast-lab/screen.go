@@ -45,5 +45,5 @@ func table(w io.Writer, rows [][]string) {
 		}
 		fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t "))
 	}
-	t.Flush() //nolint:errcheck // as with fmt.Fprintln: a screen that is gone has nobody to tell
+	_ = t.Flush() // a screen that is gone has nobody to tell
 }
