@@ -120,7 +120,7 @@ func (j *jam) checkOpener(calls []call, spool string, wanted bool) {
 			continue
 		}
 		switch others := slices.DeleteFunc(mailDirs(), func(d string) bool { return d == "maildrop" }); {
-		case c.reads() && (c.within(spool, mailDirs()...)):
+		case c.reads() && c.within(spool, mailDirs()...):
 			j.Errorf("the opener reads: %s(%s", c.name, c.text)
 		case c.within(spool, others...):
 			j.Errorf("the opener leaves maildrop: %s(%s", c.name, c.text)

@@ -6,6 +6,7 @@ package agree
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,29 +48,51 @@ func still(t *testing.T, storage lab.Storage) *jam {
 	return j
 }
 
-// age makes the spool an hour old. A file that was read after it was written
-// last keeps its access time under relatime, and would prove nothing; and a
-// reader that lists what changed a moment ago twice would hide one that
-// lists everything twice.
+// age puts the time of the last reading of everything back by an hour. Under
+// relatime the kernel notes a reading only if the one before is older than the
+// last change, which it now is for every file and directory.
 func (j *jam) age() {
 	j.Helper()
-	old := unix.NsecToTimespec(time.Now().Add(-time.Hour).UnixNano())
-	err := filepath.WalkDir(j.spool, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&(fs.ModeSocket|fs.ModeNamedPipe|fs.ModeSymlink) != 0 {
-			return err
-		}
+	at := []unix.Timespec{unix.NsecToTimespec(time.Now().Add(-time.Hour).UnixNano()), {Nsec: unix.UTIME_OMIT}}
+	for path := range standing(j.T, j.spool) {
+		check(j.T, unix.UtimesNanoAt(unix.AT_FDCWD, path, at, unix.AT_SYMLINK_NOFOLLOW))
+	}
+}
+
+// state is everything about a file that a reader must leave alone.
+type state struct {
+	Inode, Links        uint64
+	Mode, UID, GID      uint32
+	Size                int64
+	Read, Wrote, Change int64 // atime, mtime, ctime in nanoseconds
+}
+
+// standing lists every file and directory below a path with its state, and
+// reads directories without leaving a trace itself.
+func standing(t *testing.T, top string) map[string]state {
+	t.Helper()
+	found := make(map[string]state)
+	var visit func(path string)
+	visit = func(path string) {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
-			return err
+			t.Fatalf("stat %s: %v", path, err)
 		}
-		// The reading time must be older than the writing time, as it is for
-		// every message that waits (its mtime is its next try).
-		written := unix.NsecToTimespec(max(st.Mtim.Nano()-time.Hour.Nanoseconds(), old.Nano()+1))
-		return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{old, written}, unix.AT_SYMLINK_NOFOLLOW)
-	})
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		j.Fatal(err)
+		found[path] = state{st.Ino, st.Nlink, st.Mode, st.Uid, st.Gid, st.Size, st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return
+		}
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME|unix.O_CLOEXEC, 0)
+		check(t, err)
+		dir := os.NewFile(uintptr(fd), path)
+		names, err := dir.Readdirnames(-1)
+		check(t, errors.Join(err, dir.Close()))
+		for _, name := range names {
+			visit(filepath.Join(path, name))
+		}
 	}
+	visit(top)
+	return found
 }
 
 // files lists the messages that lie in a queue, by walking its directory.
