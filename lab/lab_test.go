@@ -150,7 +150,7 @@ func TestSASLUserAndClientAreInTheQueueFile(t *testing.T) {
 }
 
 func TestInstancesAreApart(t *testing.T) {
-	l := Up(t, Options{World: oneProvider(), Instances: []InstanceOptions{{Name: "out"}, {Name: "in", Spool: Storage{Kind: "tmpfs", Bytes: 16 << 20}}}})
+	l := Up(t, Options{World: oneProvider(), Instances: []InstanceOptions{{Name: "out"}, {Name: "in", Spool: Storage{Kind: "tmpfs", Bytes: 32 << 20}}}})
 	ctx := deadline(t, time.Minute)
 	for _, name := range []string{"", "out", "postfix-in"} {
 		if _, err := l.Inject(ctx, Load{Count: 3, Domains: []string{"alpha.example"}, Instance: name}); err != nil {

@@ -178,7 +178,7 @@ func freezeBusy(t *testing.T, l *Lab) {
 }
 
 func TestNothingIsLeftAfterDown(t *testing.T) {
-	for _, storage := range []string{"plain", "tmpfs:16M", "ext4:16M", "xfs:300M"} {
+	for _, storage := range []string{"plain", "tmpfs:32M", "ext4:32M", "xfs:300M"} {
 		t.Run(strings.ReplaceAll(storage, ":", "-"), func(t *testing.T) {
 			s, err := ParseStorage(storage)
 			if err != nil {

@@ -14,7 +14,7 @@ const labForOthers = "LAB_TEST_STARTER"
 func TestMain(m *testing.M) {
 	Main()
 	if name := os.Getenv(labForOthers); name != "" {
-		l, err := Start(context.Background(), Options{Name: name, World: oneProvider(), Spool: Storage{Kind: "ext4", Bytes: 16 << 20}})
+		l, err := Start(context.Background(), Options{Name: name, World: oneProvider(), Spool: Storage{Kind: "ext4", Bytes: 32 << 20}})
 		if err != nil {
 			fmt.Println(err)
 			os.Exit(1)

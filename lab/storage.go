@@ -21,6 +21,10 @@ type Storage struct {
 	Inodes int64  `json:"inodes,omitempty"` // inode limit for tmpfs and ext4; 0 leaves it to the file system
 }
 
+// spoolMin leaves room for the chroot and for 1.5 times message_size_limit, 15 MB by default: with less free Postfix
+// refuses all mail from the first moment (smtpd/smtpd_check.c).
+const spoolMin = 32 << 20
+
 // xfsMin is the smallest size that mkfs.xfs accepts since xfsprogs 5.19.
 const xfsMin = 300 << 20
 
@@ -51,8 +55,8 @@ func (s Storage) check() error {
 		}
 		return nil
 	case "tmpfs", "ext4":
-		if s.Bytes < 4<<20 {
-			return fmt.Errorf("a spool on %s needs a size of 4M or more, for example %s:64M", s.Kind, s.Kind)
+		if s.Bytes < spoolMin {
+			return fmt.Errorf("a spool on %s needs a size of 32M or more, for example %s:64M", s.Kind, s.Kind)
 		}
 		return nil
 	case "xfs":
