@@ -76,7 +76,7 @@ func (t *table[R]) at(n uint32) (r R) {
 const (
 	rowsPerBlock   = 1024
 	bytesPerArena  = 1 << 16
-	maxInterned    = 1 << 15
+	maxInterned    = 1 << 13
 	maxTextBytes   = 1 << 14
 	placeholder    = 0x00
 	arenaBits      = 16

@@ -109,7 +109,7 @@ func Classify(status, reason string) Cause {
 		// The server's words are about the login, whatever they are.
 		return Auth
 	case isLocal(r.host):
-		if c := match(neighbourRules, r.text); c != NoCause {
+		if c := neighbourRules.match(r.text); c != NoCause {
 			return c
 		}
 		c := classifyReply(status, r)
@@ -126,12 +126,12 @@ func classifyLocal(status, text string) Cause {
 	if c, ok := connectFailure(text); ok {
 		return c
 	}
-	if c := match(localRules, text); c != NoCause {
+	if c := localRules.match(text); c != NoCause {
 		return c
 	}
 	// error(8) and retry(8) give the words of a table, pipe(8) those of a
 	// program; both use the phrases of replies.
-	if c := match(replyRules, text); c != NoCause {
+	if c := replyRules.match(text); c != NoCause {
 		return c
 	}
 	if c := byStatus(status); c != NoCause {
@@ -148,33 +148,69 @@ type reply struct {
 }
 
 var (
-	// remoteReply finds the words of smtp/smtp_proto.c and smtp_sasl_glue.c
-	// before a reply. They stand at the start; what follows is the server's
-	// and may hold the same words.
-	remoteReply = regexp.MustCompile(`^(?:protocol error: )?(?:[^:]*; )?(?:host|server) [^ \[]*(?:\[([^\]]*)\])?(?::\d+)? (?:said|refused to talk to me): ?`)
-	// bareReply is a reply by itself, as people paste it.
-	bareReply   = regexp.MustCompile(`^(?:said: )?[245]\d\d(?:[- ]|$)`)
 	replyStatus = regexp.MustCompile(`^[245]\d\d[- #]{1,2}([245]\.\d{1,3}\.\d{1,3})\b`)
 	connectTo   = regexp.MustCompile(`^connect to [^ \[]*\[([^\]]*)\](?::\d+)?: `)
 )
 
 func cutReply(text string) (reply, bool) {
 	var r reply
-	if at := remoteReply.FindStringSubmatchIndex(text); at != nil {
-		if at[2] >= 0 {
-			r.host = text[at[2]:at[3]]
-		}
-		r.text = text[at[1]:]
-	} else if bareReply.MatchString(text) {
-		r.text = strings.TrimPrefix(text, "said: ")
-	} else {
-		return reply{}, false
+	if host, words, ok := cutRemote(text); ok {
+		r.host, r.text = host, words
+	} else if r.text = strings.TrimPrefix(text, "said: "); !startsWithCode(r.text) {
+		return reply{}, false // not even a reply by itself, as people paste it
 	}
-	if bareReply.MatchString(r.text) {
+	if startsWithCode(r.text) {
 		r.code = r.text[:3]
 	}
 	return r, true
 }
+
+// cutRemote finds the words of smtp/smtp_proto.c and smtp_sasl_glue.c before a
+// reply: "host NAME[ADDRESS]:PORT said: ". They stand at the start, perhaps
+// behind an explanation; what follows is the server's and may hold the same
+// words.
+func cutRemote(text string) (host, words string, ok bool) {
+	text = strings.TrimPrefix(text, "protocol error: ")
+	if head, _, found := strings.Cut(text, ":"); found {
+		if at := strings.LastIndex(head, "; "); at >= 0 {
+			text = text[at+2:]
+		}
+	}
+	rest, ok := strings.CutPrefix(text, "host ")
+	if !ok {
+		if rest, ok = strings.CutPrefix(text, "server "); !ok {
+			return "", "", false
+		}
+	}
+	end := strings.IndexAny(rest, " [")
+	if end < 0 {
+		return "", "", false
+	}
+	if rest = rest[end:]; rest[0] == '[' {
+		if host, rest, ok = strings.Cut(rest[1:], "]"); !ok {
+			return "", "", false
+		}
+	}
+	if port, ok := strings.CutPrefix(rest, ":"); ok {
+		rest = strings.TrimLeft(port, "0123456789")
+	}
+	for _, verb := range []string{" said:", " refused to talk to me:"} {
+		if words, ok := strings.CutPrefix(rest, verb); ok {
+			return host, strings.TrimPrefix(words, " "), true
+		}
+	}
+	return "", "", false
+}
+
+// startsWithCode reports whether a text begins with an SMTP reply code.
+func startsWithCode(text string) bool {
+	if len(text) < 3 || text[0] != '2' && text[0] != '4' && text[0] != '5' || !isDigit(text[1]) || !isDigit(text[2]) {
+		return false
+	}
+	return len(text) == 3 || text[3] == ' ' || text[3] == '-'
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // isLocal reports whether a server is on this host: a loopback address, or the
 // path of a socket below the queue directory ("private/dovecot-lmtp").
@@ -189,6 +225,9 @@ func isLocal(host string) bool {
 // connectFailure reads smtp_connect_sock of smtp/smtp_connect.c: "connect to
 // NAME[ADDRESS]:PORT: " and the words of the system.
 func connectFailure(text string) (Cause, bool) {
+	if !strings.HasPrefix(text, "connect to ") {
+		return NoCause, false
+	}
 	at := connectTo.FindStringSubmatchIndex(text)
 	if at == nil {
 		return NoCause, false
@@ -196,7 +235,7 @@ func connectFailure(text string) (Cause, bool) {
 	if isLocal(text[at[2]:at[3]]) {
 		return ContentFilter, true
 	}
-	if c := match(egressRules, text[at[1]:]); c != NoCause {
+	if c := egressRules.match(text[at[1]:]); c != NoCause {
 		return c, true
 	}
 	// Refused, timed out, no route: one attempt cannot tell the far end from
@@ -205,10 +244,10 @@ func connectFailure(text string) (Cause, bool) {
 }
 
 func classifyReply(status string, r reply) Cause {
-	if c := match(replyRules, r.text); c != NoCause {
+	if c := replyRules.match(r.text); c != NoCause {
 		return c
 	}
-	if r.code != "" && r.code[0] == '5' && match(goneRules, r.text) != NoCause {
+	if r.code != "" && r.code[0] == '5' && goneRules.match(r.text) != NoCause {
 		return RecipientUnknown
 	}
 	if m := replyStatus.FindStringSubmatch(r.text); m != nil {
@@ -265,17 +304,17 @@ type rule struct {
 }
 
 // egressRules read why no connection could be made from this host.
-var egressRules = []rule{
+var egressRules = bind([]rule{
 	{Egress, []string{
 		"network is unreachable", "cannot assign requested address", "operation not permitted", "permission denied",
 		"address family not supported", "protocol not supported", "no buffer space",
 	}},
-}
+})
 
 // localRules read texts that this host's own Postfix wrote, from smtp/ (connect,
 // addr, proto, trouble, tls_policy, sasl_glue), dns/, qmgr/, oqmgr/, local/,
 // virtual/, pipe/ and global/ (cleanup_strerror, sys_exits).
-var localRules = []rule{
+var localRules = bind([]rule{
 	{RoutingLoop, []string{"loops back to myself", "greeted me with my own hostname", "mail forwarding loop", "too many hops", "hopcount exceeded", "nesting limit exceeded"}},
 	{Configuration, []string{"dns reply filter", "invalid dns reply filter", "all network protocols are disabled"}},
 	{DNS, []string{
@@ -303,20 +342,20 @@ var localRules = []rule{
 		"lost connection with", "conversation with", "connection timed out", "connection refused", "no route to host", "host is down",
 		"connection reset by peer", "timed out while", "no mail servers found", "unexpected disconnect", "server unavailable or unable to receive mail",
 	}},
-}
+})
 
 // neighbourRules read replies of a server on this host: mostly Postfix's own
 // smtpd behind a content filter, whose words for its own helpers are known
 // (smtpd/smtpd_milter.c, smtpd_check.c, global/cleanup_strerror.c).
-var neighbourRules = []rule{
+var neighbourRules = bind([]rule{
 	{Milter, []string{"service unavailable - try again later", "milter"}},
 	{PolicyService, []string{"server configuration problem", "policy service", "policyd"}},
 	{LookupTable, []string{"temporary lookup failure"}},
 	{StorageSpace, []string{"insufficient system storage", "queue file write error", "no space left"}},
-}
+})
 
 // replyRules read texts that a remote server wrote.
-var replyRules = []rule{
+var replyRules = bind([]rule{
 	{Greylisting, []string{"greylist", "graylist", "grey-list", "gray-list", "grey list", "postgrey", "milter-greylist", "sqlgrey", "gld_greylist"}},
 	{RoutingLoop, []string{"too many hops", "hop count exceeded", "mail loop", "routing loop", "loops back", "loop detected"}},
 	{Auth, []string{
@@ -354,36 +393,59 @@ var replyRules = []rule{
 		"spam", "unsolicited", "virus", "malware", "phish", "message content", "content rejected", "policy violation in message", "dmarc", "spf", "dkim",
 		"attachment", "blocked file", "suspicious content",
 	}},
-}
+})
 
 // goneRules read what means an unknown mailbox when it is permanent, and a busy
 // one when it is not (RFC 5321, 4.2.3: 450 and 550).
-var goneRules = []rule{{RecipientUnknown, []string{"mailbox unavailable", "recipient address rejected", "recipient rejected", "mailbox not available"}}}
+var goneRules = bind([]rule{{RecipientUnknown, []string{"mailbox unavailable", "recipient address rejected", "recipient rejected", "mailbox not available"}}})
 
-func match(rules []rule, text string) Cause {
-	for _, r := range rules {
-		for _, phrase := range r.phrases {
-			if hasPhrase(text, phrase) {
-				return r.cause
+// ruleBook is a list of rules made ready for one pass over a text. Every queued
+// message has a reason, and most of a large queue have one of their own.
+type ruleBook struct {
+	rules   []rule
+	byFirst [256][]phrase // phrases by their first byte, rules in order
+}
+
+type phrase struct {
+	text string
+	rule int
+}
+
+func bind(rules []rule) *ruleBook {
+	b := &ruleBook{rules: rules}
+	for i, r := range rules {
+		for _, text := range r.phrases {
+			b.byFirst[text[0]] = append(b.byFirst[text[0]], phrase{text, i})
+		}
+	}
+	return b
+}
+
+// match returns the cause of the first rule that has a phrase in the text.
+func (b *ruleBook) match(text string) Cause {
+	best := len(b.rules)
+	inWord := false
+	for i := range len(text) {
+		c := text[i]
+		word := isWordByte(c)
+		if word && inWord {
+			continue // a phrase begins where a word begins
+		}
+		inWord = word
+		for _, p := range b.byFirst[c] {
+			if p.rule >= best {
+				break
+			}
+			if strings.HasPrefix(text[i:], p.text) {
+				best = p.rule
+				break
 			}
 		}
 	}
-	return NoCause
-}
-
-// hasPhrase finds a phrase where a word begins.
-func hasPhrase(text, phrase string) bool {
-	for from := 0; ; {
-		at := strings.Index(text[from:], phrase)
-		if at < 0 {
-			return false
-		}
-		at += from
-		if at == 0 || !isWordByte(phrase[0]) || !isWordByte(text[at-1]) {
-			return true
-		}
-		from = at + 1
+	if best == len(b.rules) {
+		return NoCause
 	}
+	return b.rules[best].cause
 }
 
-func isWordByte(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' }
+func isWordByte(c byte) bool { return isDigit(c) || c >= 'a' && c <= 'z' }

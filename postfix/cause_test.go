@@ -213,8 +213,8 @@ func TestReasonCausesAreThoseThatAppear(t *testing.T) {
 // Rules are matched against text in lower case, and a rule behind another with
 // a part of its phrases never fires.
 func TestPhrasesCanMatch(t *testing.T) {
-	for _, rules := range [][]rule{egressRules, localRules, neighbourRules, replyRules, goneRules} {
-		for _, r := range rules {
+	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, goneRules} {
+		for _, r := range book.rules {
 			for _, phrase := range r.phrases {
 				if phrase == "" || phrase != strings.ToLower(phrase) || strings.TrimSpace(phrase) != phrase {
 					t.Errorf("phrase %q cannot match", phrase)
@@ -222,6 +222,35 @@ func TestPhrasesCanMatch(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestOnePassMatchesAsOneByOne holds the single pass over a text to the plain
+// meaning of the rules: the first rule of which a phrase begins a word.
+func TestOnePassMatchesAsOneByOne(t *testing.T) {
+	plain := func(b *ruleBook, text string) Cause {
+		for _, r := range b.rules {
+			for _, p := range r.phrases {
+				for at := 0; at < len(text); at++ {
+					starts := at == 0 || !isWordByte(p[0]) || !isWordByte(text[at-1])
+					if starts && strings.HasPrefix(text[at:], p) {
+						return r.cause
+					}
+				}
+			}
+		}
+		return NoCause
+	}
+	var pieces []string
+	for _, r := range replyRules.rules {
+		pieces = append(pieces, r.phrases...)
+	}
+	pieces = append(pieces, " ", "x", "4", "-", "[", ".", "too ", "is ")
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 6).Draw(t, "pieces"), rapid.SampledFrom([]string{"", " "}).Draw(t, "between"))
+		if got, want := replyRules.match(text), plain(replyRules, text); got != want {
+			t.Fatalf("%q is %q in one pass, %q one by one", text, got, want)
+		}
+	})
 }
 
 func TestClassifyLaws(t *testing.T) {
