@@ -30,9 +30,6 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(heapGrowth)
 	}
-	// The bulk of the heap is a snapshot without pointers, which costs nothing
-	// to mark. Collecting often keeps the process small beside a busy relay.
-	debug.SetGCPercent(25)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once: the first one only asks.
 	context.AfterFunc(ctx, stop)
