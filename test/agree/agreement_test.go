@@ -433,8 +433,15 @@ func (c *comparison) withPostcat() {
 		c.Fatalf("postcat printed %d files, not %d", len(files), len(sound)+len(moved))
 	}
 	texts := c.contents(files)
+	warned := 0
 	for _, f := range files {
 		c.sameFile(f, texts)
+		if strings.HasSuffix(f.warned, " 1969") { // -1: the warning was sent
+			warned++
+		}
+	}
+	if warned == 0 {
+		c.Error("no message is one whose sender was told of the delay")
 	}
 	for _, place := range damaged {
 		c.unfound(place)

@@ -26,6 +26,7 @@ type file struct {
 	filter   string
 	redirect string
 	head     string // the headers, as postcat -h takes them
+	warned   string // when the sender is to be told of the delay; -1, as a time, when he was
 	ended    bool   // the end record was reached
 }
 
@@ -131,6 +132,8 @@ func (f *file) take(at int64, kind byte, rest, value string) (err error) {
 		} else {
 			f.head += value
 		}
+	case 'W':
+		f.warned = value
 	case 'E':
 		f.ended = true
 	}
