@@ -203,6 +203,7 @@ func Build(in postfix.Instance, source Source, from, to time.Time, known []postf
 	for _, q := range known {
 		s.shapes[q].Known = true
 	}
+	var oldest [len(s.shapes)]int64
 	for _, shard := range shards {
 		s.starts = append(s.starts, s.length)
 		s.length += shard.Len()
@@ -211,10 +212,13 @@ func Build(in postfix.Instance, source Source, from, to time.Time, known []postf
 			shape := &s.shapes[r.queue]
 			shape.Messages++
 			shape.Bytes += r.size
-			if at := fromMicro(r.arrival); shape.Oldest.IsZero() || at.Before(shape.Oldest) {
-				shape.Oldest = at
+			if r.arrival != 0 && (oldest[r.queue] == 0 || r.arrival < oldest[r.queue]) {
+				oldest[r.queue] = r.arrival
 			}
 		}
+	}
+	for q := range s.shapes {
+		s.shapes[q].Oldest = fromMicro(oldest[q])
 	}
 	if len(s.starts) == 0 {
 		s.starts = []int{0}

@@ -33,7 +33,9 @@ type Shard struct {
 	// costs a hundred comparisons to find.
 	origins table[originRow]
 	reasons table[reasonRow]
-	scratch []byte
+	causes  map[string]ref // by status and masked reason
+	scratch []byte         // a reason without the address
+	masked  []byte
 }
 
 // table keeps rows that repeat. Its index is bounded as that of the texts is.
@@ -76,7 +78,7 @@ func (t *table[R]) at(n uint32) (r R) {
 const (
 	rowsPerBlock   = 1024
 	bytesPerArena  = 1 << 16
-	maxInterned    = 1 << 13
+	maxInterned    = 1 << 12
 	maxTextBytes   = 1 << 14
 	placeholder    = 0x00
 	arenaBits      = 16
@@ -134,7 +136,7 @@ const (
 
 // NewShard returns an empty shard.
 func NewShard() *Shard {
-	return &Shard{intern: make(map[string]ref)}
+	return &Shard{intern: make(map[string]ref), causes: make(map[string]ref)}
 }
 
 // Len returns the number of messages in the shard.
@@ -276,12 +278,27 @@ func (s *Shard) reason(r *postfix.Recipient) uint32 {
 		return n
 	}
 	stored := key
-	cause := r.Cause
-	if cause == postfix.NoCause {
-		cause = postfix.Classify(r.Status, r.Reason)
-	}
-	stored.cause = s.shared(string(cause))
+	stored.cause = s.cause(r, text)
 	return s.reasons.add(key, stored)
+}
+
+// cause returns the class of a reason. Long numbers (tickets, sizes, times) make
+// reasons differ that are of one class, so classes are remembered without them.
+func (s *Shard) cause(r *postfix.Recipient, text string) ref {
+	if r.Cause != postfix.NoCause {
+		return s.shared(string(r.Cause))
+	}
+	s.masked = postfix.AppendMasked(append(append(s.masked[:0], r.Status...), ' '), text)
+	if c, ok := s.causes[string(s.masked)]; ok {
+		return c
+	}
+	// Classified without the address: what a recipient is called says nothing
+	// about why mail to him waits.
+	c := s.shared(string(postfix.Classify(r.Status, text)))
+	if len(s.causes) < maxInterned {
+		s.causes[string(s.masked)] = c
+	}
+	return c
 }
 
 // unquoted returns the reason with the recipient's address taken out: servers

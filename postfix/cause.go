@@ -121,6 +121,34 @@ func Classify(status, reason string) Cause {
 	return classifyReply(status, r)
 }
 
+// maskedDigits is how long a number must be not to matter to Classify: longer
+// than any in a phrase, a reply code or an address.
+const maskedDigits = 5
+
+// AppendMasked appends the reason with its long numbers taken out. Reasons that
+// are equal then are of the same class, so that a class can be remembered for
+// thousands of texts that differ in a ticket number.
+func AppendMasked(dst []byte, reason string) []byte {
+	for i := 0; i < len(reason); {
+		run := i
+		for run < len(reason) && isDigit(reason[run]) {
+			run++
+		}
+		switch {
+		case run == i:
+			dst = append(dst, reason[i])
+			i++
+		case run-i < maskedDigits:
+			dst = append(dst, reason[i:run]...)
+			i = run
+		default:
+			dst = append(dst, '#')
+			i = run
+		}
+	}
+	return dst
+}
+
 // classifyLocal reads what this host's own Postfix wrote.
 func classifyLocal(status, text string) Cause {
 	if c, ok := connectFailure(text); ok {

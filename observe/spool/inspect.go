@@ -147,14 +147,12 @@ func (l *look) detail(w *worker, d *directory, id postfix.QueueID, want Want) (*
 		}
 		return nil, nil // gone meanwhile, or a gap that Inspect reports
 	}
-	m := w.dec.msg.Clone()
+	// Through the packing of a Snapshot, so that one message alone reads as it
+	// does in a listing.
+	packed, m := observe.NewShard(), new(postfix.Message)
+	packed.Add(&w.dec.msg)
+	packed.Get(0, m)
 	m.Expires = l.r.in.Expires(m.Created, m.Sender)
-	for i := range m.Recipients {
-		// As the packing of a Snapshot does.
-		if r := &m.Recipients[i]; r.Reason != "" {
-			r.Cause = postfix.Classify(r.Status, r.Reason)
-		}
-	}
 	out := &Detail{Message: m, Finished: append([]postfix.Recipient(nil), w.dec.finished...), Path: d.path + "/" + string(id)}
 	out.Misplaced = misplaced(d.hash, id, l.r.in.DepthOf(d.queue.String()))
 	if want != (Want{}) {

@@ -26,6 +26,7 @@ var errLongLog = errors.New("it is longer than 64 MiB and was not read")
 type logTree struct {
 	root  int
 	name  string
+	slot  int // in worker.lastDir
 	depth int
 	mu    sync.RWMutex
 	open  map[string]int // by hash path; -1 where there is no such directory
@@ -34,7 +35,7 @@ type logTree struct {
 func openLogs(root int, in postfix.Instance) *logDirs {
 	l := &logDirs{
 		defers:   logTree{root: root, name: "defer", depth: in.DepthOf("defer"), open: make(map[string]int)},
-		bounces:  logTree{root: root, name: "bounce", depth: in.DepthOf("bounce"), open: make(map[string]int)},
+		bounces:  logTree{root: root, name: "bounce", slot: 1, depth: in.DepthOf("bounce"), open: make(map[string]int)},
 		bouncing: make(map[postfix.QueueID]bool),
 	}
 	if _, err := l.defers.dir(nil); err != nil {
@@ -101,13 +102,26 @@ func (t *logTree) dir(hash []byte) (int, error) {
 	return fd, err
 }
 
+// dirOf returns the directory of one message's log. The workers take whole
+// directories of the queue, so it is nearly always the one of the message
+// before, and that is known without a lock.
+func (t *logTree) dirOf(w *worker, id postfix.QueueID) (int, error) {
+	w.path = id.AppendHashPath(w.path[:0], t.depth)
+	last := &w.lastDir[t.slot]
+	if last.known && string(w.path) == last.hash {
+		return last.fd, last.err
+	}
+	fd, err := t.dir(w.path)
+	*last = lastDir{known: true, hash: string(w.path), fd: fd, err: err}
+	return fd, err
+}
+
 // stat returns the state of the log of one message: its size and one, 0 where
 // there is none. The size is enough. While the queue file stays as it is, its
 // log can only grow; whatever starts a log anew opens the message first, and
 // that shows in the queue file's ctime.
 func (t *logTree) stat(w *worker, id postfix.QueueID, st *unix.Stat_t) uint32 {
-	w.path = id.AppendHashPath(w.path[:0], t.depth)
-	dir, err := t.dir(w.path)
+	dir, err := t.dirOf(w, id)
 	if err != nil || statAt(dir, string(id), st) != 0 {
 		return 0
 	}
@@ -125,7 +139,8 @@ func (l *logDirs) unchanged(w *worker, id postfix.QueueID, o origin) bool {
 		return true
 	}
 	var st unix.Stat_t
-	return l.defers.stat(w, id, &st) == o.defers&^complete && (!l.bouncing[id] && o.bounces == 0 || l.bounces.stat(w, id, &st) == o.bounces)
+	bounces := o.bounces &^ elsewhere
+	return l.defers.stat(w, id, &st) == o.defers&^complete && (!l.bouncing[id] && bounces == 0 || l.bounces.stat(w, id, &st) == bounces)
 }
 
 // read joins the message in w.dec.msg with its defer and bounce logs and
@@ -143,14 +158,16 @@ func (l *logDirs) read(w *worker, d *directory, id postfix.QueueID) origin {
 		log, o.bounces = l.bounces.read(w, d, id)
 		w.dec.bounces(log)
 	}
+	if misplaced(d.hash, id, w.look.depth[d.queue]) {
+		o.bounces |= elsewhere
+	}
 	return o
 }
 
 // read returns a whole log. It asks for no size first: nearly every log is
 // shorter than the buffer, and then one call tells both.
 func (t *logTree) read(w *worker, d *directory, id postfix.QueueID) ([]byte, uint32) {
-	w.path = id.AppendHashPath(w.path[:0], t.depth)
-	dir, err := t.dir(w.path)
+	dir, err := t.dirOf(w, id)
 	if err != nil {
 		return nil, 0
 	}

@@ -23,6 +23,7 @@ type look struct {
 	logs  *logDirs
 	gaps  gapSet
 	known [8]bool
+	depth [8]int // hash levels of each queue
 
 	workers []*worker
 	// index finds the message that has an ID. It is built only once a
@@ -64,6 +65,15 @@ type worker struct {
 	outdate []place // messages that changed or left
 	again   []metAgain
 	path    []byte
+	lastDir [2]lastDir // of defer logs and of bounce logs
+}
+
+// lastDir is the log directory that a worker used last.
+type lastDir struct {
+	known bool
+	hash  string
+	fd    int
+	err   error
 }
 
 // finding is something in a directory that is not a message, or could not be
@@ -84,6 +94,9 @@ func (r *Reader) newLook(ctx context.Context, root int) *look {
 		gone: make(map[postfix.QueueID]bool), probes: make(map[postfix.QueueID]bool), failed: make(map[string]bool),
 	}
 	l.gaps.merge(&l.logs.gaps)
+	for _, q := range postfix.Queues() {
+		l.depth[q] = r.in.DepthOf(q.String())
+	}
 	for i := range r.parts {
 		l.workers = append(l.workers, &worker{look: l, part: i})
 	}
@@ -471,15 +484,10 @@ func (l *look) finish() *observe.Snapshot {
 // misplaced lists the messages that Postfix would look for elsewhere.
 func (l *look) misplaced() []observe.Stray {
 	var found []observe.Stray
-	depth := make([]int, len(l.known))
-	for _, q := range postfix.Queues() {
-		depth[q] = l.r.in.DepthOf(q.String())
-	}
 	for _, p := range l.r.parts {
-		for i := range p.shard.Len() {
-			d, id := l.r.dirAt[p.origin[i].dir], p.shard.ID(i)
-			if misplaced(d.hash, id, depth[d.queue]) && len(found) < maxStrays {
-				found = append(found, describeStray(d, string(id), observe.Misplaced))
+		for i := range p.origin {
+			if p.origin[i].bounces&elsewhere != 0 && len(found) < maxStrays {
+				found = append(found, describeStray(l.r.dirAt[p.origin[i].dir], string(p.shard.ID(i)), observe.Misplaced))
 			}
 		}
 	}

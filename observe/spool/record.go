@@ -40,6 +40,9 @@ const (
 const (
 	// windowSize is the first read of a file: the whole of most messages' envelope.
 	windowSize = 4096
+	// wholeSize is up to where a file is read whole at once: copying a page more
+	// costs less than the second call for what stands behind the content.
+	wholeSize = 8192
 	// refillSize is each later read, when an envelope is longer than that.
 	refillSize = 64 << 10
 	// maxPayload bounds what is looked at of one record. Postfix writes records
@@ -80,7 +83,11 @@ func (w *window) open(fd int, size int64) error {
 	if w.back == nil {
 		w.back = make([]byte, refillSize)
 	}
-	n, err := preadFull(fd, w.back[:min(windowSize, size)], 0)
+	first := min(windowSize, size)
+	if size <= wholeSize {
+		first = size
+	}
+	n, err := preadFull(fd, w.back[:first], 0)
 	w.buf = w.back[:n]
 	return err
 }

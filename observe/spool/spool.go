@@ -85,6 +85,10 @@ type origin struct {
 // complete marks a state of a defer log that gave every recipient its reason.
 const complete = 1 << 31
 
+// elsewhere marks, beside the state of a bounce log, a message that Postfix
+// would look for in another directory.
+const elsewhere = 1 << 31
+
 // NewReader prepares to read an instance's spool. It opens nothing yet.
 func NewReader(in postfix.Instance, opts Options) (*Reader, error) {
 	if in.QueueDir == "" {
