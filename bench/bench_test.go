@@ -21,6 +21,7 @@ import (
 	"holdfast/observe"
 	"holdfast/observe/spool"
 	"holdfast/postfix"
+	"holdfast/present"
 )
 
 // The environment of a measuring run; scripts/bench sets it.
@@ -137,18 +138,29 @@ type answer struct {
 	causes               map[postfix.Cause]int
 }
 
-func count(s *observe.Snapshot) answer {
-	a := answer{causes: make(map[postfix.Cause]int)}
-	s.Each(func(m *postfix.Message) bool {
-		a.messages++
-		a.bytes += m.Size
-		for i := range m.Recipients {
-			a.recipients++
-			a.causes[m.Recipients[i].Cause]++
+// count counts as the command does: on all processors.
+func count(ctx context.Context, s *observe.Snapshot) (answer, error) {
+	parts, err := present.Scan(ctx, s,
+		func(int) (*answer, error) { return &answer{causes: make(map[postfix.Cause]int)}, nil },
+		func(a *answer, _ int, m *postfix.Message) error {
+			a.messages++
+			a.bytes += m.Size
+			for i := range m.Recipients {
+				a.recipients++
+				a.causes[m.Recipients[i].Cause]++
+			}
+			return nil
+		})
+	sum := answer{causes: make(map[postfix.Cause]int)}
+	for _, a := range parts {
+		sum.messages += a.messages
+		sum.recipients += a.recipients
+		sum.bytes += a.bytes
+		for c, n := range a.causes {
+			sum.causes[c] += n
 		}
-		return true
-	})
-	return a
+	}
+	return sum, err
 }
 
 func (a answer) check(c *Corpus) error {
@@ -170,7 +182,11 @@ func BenchmarkFirstLook(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := count(s).check(c); err != nil {
+		a, err := count(b.Context(), s)
+		if err == nil {
+			err = a.check(c)
+		}
+		if err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -282,7 +298,11 @@ func TestEverybodySeesTheSameQueue(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := count(s).check(c); err != nil {
+		a, err := count(t.Context(), s)
+		if err == nil {
+			err = a.check(c)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 		if len(s.Gaps)+len(s.Strays) > 0 {

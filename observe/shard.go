@@ -36,41 +36,42 @@ type Shard struct {
 	causes  map[string]ref // by status and masked reason
 	scratch []byte         // a reason without the address
 	masked  []byte
+	key     []byte
 }
 
-// table keeps rows that repeat. Its index is bounded as that of the texts is.
-type table[R comparable] struct {
-	rows  []R
-	index map[R]uint32
+// table keeps rows that repeat, in blocks as all rows are. Number 0 is the row
+// of zeroes. Its index is bounded as that of the texts is.
+type table[R any] struct {
+	rows  [][]R
+	count int
+	index map[string]uint32
 }
 
-// find returns the number of a row, 0 for the zero row.
-func (t *table[R]) find(r R) (uint32, bool) {
-	var zero R
-	if r == zero {
-		return 0, true
-	}
-	n, ok := t.index[r]
+// find returns the number of the row that was stored under a key.
+func (t *table[R]) find(key []byte) (uint32, bool) {
+	n, ok := t.index[string(key)]
 	return n, ok
 }
 
-// add stores stored under the key r and returns its number.
-func (t *table[R]) add(r, stored R) uint32 {
+// add stores a row and returns its number.
+func (t *table[R]) add(key []byte, row R) uint32 {
 	if t.index == nil {
-		t.index = make(map[R]uint32)
-		t.rows = append(t.rows, *new(R))
+		t.index = make(map[string]uint32)
+		t.rows = appendBlock(t.rows, 0, *new(R))
+		t.count = 1
 	}
-	n := uint32(len(t.rows)) //nolint:gosec // no more rows than recipients
-	t.rows = append(t.rows, stored)
+	n := uint32(t.count) //nolint:gosec // no more rows than recipients
+	t.rows = appendBlock(t.rows, t.count, row)
+	t.count++
 	if len(t.index) < maxInterned {
-		t.index[r] = n
+		t.index[string(key)] = n
 	}
 	return n
 }
 
 func (t *table[R]) at(n uint32) (r R) {
 	if n > 0 {
-		r = t.rows[n]
+		r = t.rows[n/rowsPerBlock][n%rowsPerBlock]
 	}
 	return r
 }
@@ -95,7 +96,7 @@ type originRow struct {
 	client, address, helo, protocol, sasl, filter, redirect ref
 }
 
-// reasonRow says why a recipient waits. The class is no part of its key.
+// reasonRow says why a recipient waits.
 type reasonRow struct {
 	reason, status, host, cause ref
 	quotes                      bool // placeholders in reason stand for the address
@@ -254,14 +255,22 @@ func (s *Shard) fill(r *row, m *postfix.Message) {
 }
 
 func (s *Shard) origin(m *postfix.Message) uint32 {
-	r := originRow{
-		client: s.shared(m.Client.Name), address: s.shared(m.Client.Address), helo: s.shared(m.Client.Helo), protocol: s.shared(m.Client.Protocol),
-		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
-	}
-	if n, ok := s.origins.find(r); ok {
+	s.scratch = appendKey(s.scratch[:0], m.Client.Name, m.Client.Address, m.Client.Helo, m.Client.Protocol, m.SASLUser, m.Filter, m.Redirect)
+	if n, ok := s.origins.find(s.scratch); ok {
 		return n
 	}
-	return s.origins.add(r, r)
+	return s.origins.add(s.scratch, originRow{
+		client: s.shared(m.Client.Name), address: s.shared(m.Client.Address), helo: s.shared(m.Client.Helo), protocol: s.shared(m.Client.Protocol),
+		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
+	})
+}
+
+// appendKey appends texts so that different lists give different keys.
+func appendKey(dst []byte, texts ...string) []byte {
+	for _, t := range texts {
+		dst = append(binary.AppendUvarint(dst, uint64(len(t))), t...)
+	}
+	return dst
 }
 
 func (s *Shard) addRecipient(r *postfix.Recipient) {
@@ -272,14 +281,21 @@ func (s *Shard) addRecipient(r *postfix.Recipient) {
 }
 
 func (s *Shard) reason(r *postfix.Recipient) uint32 {
+	if r.Reason == "" && r.Status == "" && r.Host == "" {
+		return 0
+	}
 	text, quotes := s.unquoted(r)
-	key := reasonRow{reason: s.shared(text), status: s.shared(r.Status), host: s.shared(r.Host), quotes: quotes}
-	if n, ok := s.reasons.find(key); ok {
+	mark := ""
+	if quotes {
+		mark = "<>"
+	}
+	s.key = appendKey(s.key[:0], text, r.Status, r.Host, string(r.Cause), mark)
+	if n, ok := s.reasons.find(s.key); ok {
 		return n
 	}
-	stored := key
-	stored.cause = s.cause(r, text)
-	return s.reasons.add(key, stored)
+	return s.reasons.add(s.key, reasonRow{
+		reason: s.put(text), status: s.shared(r.Status), host: s.shared(r.Host), cause: s.cause(r, text), quotes: quotes,
+	})
 }
 
 // cause returns the class of a reason. Long numbers (tickets, sizes, times) make

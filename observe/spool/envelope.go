@@ -127,7 +127,7 @@ func (d *decoder) complete() error {
 }
 
 // walk reads one segment up to its terminator and returns the offset behind it.
-func (d *decoder) walk(off int64, allowed string, terminator byte) (int64, error) {
+func (d *decoder) walk(off int64, allowed *typeSet, terminator byte) (int64, error) {
 	for {
 		r, err := d.win.read(off)
 		if err != nil {
@@ -142,7 +142,7 @@ func (d *decoder) walk(off int64, allowed string, terminator byte) (int64, error
 			}
 			continue
 		}
-		if strings.IndexByte(allowed, r.kind) < 0 {
+		if !allowed[r.kind] {
 			return 0, damaged("record type %q at offset %d does not belong there", r.kind, r.at)
 		}
 		if err := d.take(r); err != nil {

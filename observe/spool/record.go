@@ -32,10 +32,21 @@ const (
 
 // Which types may stand in which segment. qmgr moves a file with any other to
 // the corrupt queue (rec_type.h, qmgr_message.c).
-const (
-	envelopeTypes  = "MCTcFILSDRO/WVA>K<ionpw"
-	extractedTypes = "EDRO/PreAFIL>Konpw"
+var (
+	envelopeTypes  = typesOf("MCTcFILSDRO/WVA>K<ionpw")
+	extractedTypes = typesOf("EDRO/PreAFIL>Konpw")
 )
+
+// typeSet has the record types of a segment.
+type typeSet [256]bool
+
+func typesOf(letters string) *typeSet {
+	var set typeSet
+	for _, c := range []byte(letters) {
+		set[c] = true
+	}
+	return &set
+}
 
 const (
 	// windowSize is the first read of a file: the whole of most messages' envelope.
@@ -121,6 +132,13 @@ type record struct {
 // read decodes the record at off. The end of the file where a record should
 // be, or inside one, is damage.
 func (w *window) read(off int64) (record, error) {
+	// Nearly every record is shorter than 128 bytes and lies in the window.
+	if at := off - w.start; at >= 0 && at+2 <= int64(len(w.buf)) {
+		if n := int64(w.buf[at+1]); n < 0x80 && at+2+n <= int64(len(w.buf)) && w.visited <= w.size {
+			w.visited += 2 + n
+			return record{kind: w.buf[at], payload: w.buf[at+2 : at+2+n], at: off, next: off + 2 + n}, nil
+		}
+	}
 	head, err := w.bytes(off, 6)
 	if err != nil {
 		return record{}, err
