@@ -39,7 +39,7 @@ func drawMessage(t *rapid.T) *postfix.Message {
 	m := &postfix.Message{
 		Queue: rapid.SampledFrom(postfix.Queues()).Draw(t, "queue"), ID: postfix.QueueID(rapid.StringMatching(`[0-9A-F]{10}`).Draw(t, "id")),
 		Inode: rapid.Uint64().Draw(t, "inode"), Arrival: at("arrival"), Changed: at("changed"), NextTry: at("try"),
-		Size: rapid.Int64Min(0).Draw(t, "size"), ContentLength: rapid.Int64Min(0).Draw(t, "content"), DataOffset: rapid.Int64Min(0).Draw(t, "data"), FileSize: rapid.Int64Min(0).Draw(t, "file"),
+		Size: rapid.Int64Min(0).Draw(t, "size"), ContentLength: rapid.Int64Min(0).Draw(t, "content"), DataOffset: rapid.Int64Range(0, 1<<32-1).Draw(t, "data"), FileSize: rapid.Int64Min(0).Draw(t, "file"),
 		Sender: text.Draw(t, "sender"), TotalRecipients: rapid.IntRange(0, 1<<30).Draw(t, "total"), Done: rapid.IntRange(0, 1<<30).Draw(t, "done"),
 		ForceExpire: rapid.Bool().Draw(t, "expire"), FlushRequested: rapid.Bool().Draw(t, "flush"), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
 		Client:   postfix.Client{Name: text.Draw(t, "name"), Address: text.Draw(t, "address"), Helo: text.Draw(t, "helo"), Protocol: text.Draw(t, "protocol")},

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/binary"
+	"hash/maphash"
 	"math"
 	"slices"
 	"strings"
@@ -33,30 +34,36 @@ type Shard struct {
 	// costs a hundred comparisons to find.
 	origins table[originRow]
 	reasons table[reasonRow]
+	odds    table[oddRow]
 	causes  map[string]ref // by status and masked reason
 	scratch []byte         // a reason without the address
 	masked  []byte
-	key     []byte
+	seed    maphash.Seed
 }
 
 // table keeps rows that repeat, in blocks as all rows are. Number 0 is the row
-// of zeroes. Its index is bounded as that of the texts is.
+// of zeroes. Its index is bounded as that of the texts is, and goes by hash:
+// the texts themselves are in the arena already.
 type table[R any] struct {
 	rows  [][]R
 	count int
-	index map[string]uint32
+	index map[uint64]uint32
 }
 
-// find returns the number of the row that was stored under a key.
-func (t *table[R]) find(key []byte) (uint32, bool) {
-	n, ok := t.index[string(key)]
-	return n, ok
+// find returns the number of the row that was stored under a hash, if it is
+// the one that same knows.
+func (t *table[R]) find(hash uint64, same func(*R) bool) (uint32, bool) {
+	n, ok := t.index[hash]
+	if !ok || !same(&t.rows[n/rowsPerBlock][n%rowsPerBlock]) {
+		return 0, false
+	}
+	return n, true
 }
 
 // add stores a row and returns its number.
-func (t *table[R]) add(key []byte, row R) uint32 {
+func (t *table[R]) add(hash uint64, row R) uint32 {
 	if t.index == nil {
-		t.index = make(map[string]uint32)
+		t.index = make(map[uint64]uint32)
 		t.rows = appendBlock(t.rows, 0, *new(R))
 		t.count = 1
 	}
@@ -64,7 +71,7 @@ func (t *table[R]) add(key []byte, row R) uint32 {
 	t.rows = appendBlock(t.rows, t.count, row)
 	t.count++
 	if len(t.index) < maxInterned {
-		t.index[string(key)] = n
+		t.index[hash] = n
 	}
 	return n
 }
@@ -105,17 +112,22 @@ type reasonRow struct {
 type row struct {
 	inode                 uint64
 	arrival, changed, try int64 // microseconds since 1970, 0 = not known
-	size, content, file   int64
-	data                  int64
+	size, file            int64
+	data                  uint32 // an envelope of 4 GiB is none
 	created               uint32 // seconds since 1970: create_time has no more
 	id, sender            ref
-	messageID, damage     ref
-	origin                uint32
-	firstRcpt, firstFail  uint32
-	rcpts, fails          uint32
+	origin, odd           uint32
+	firstRcpt, rcpts      uint32
 	total, done           uint32
 	queue                 postfix.Queue
 	flags                 uint8
+}
+
+// oddRow is what few messages have.
+type oddRow struct {
+	content           int64 // the size in nearly all
+	messageID, damage ref
+	firstFail, fails  uint32
 }
 
 type rcptRow struct {
@@ -137,7 +149,7 @@ const (
 
 // NewShard returns an empty shard.
 func NewShard() *Shard {
-	return &Shard{intern: make(map[string]ref), causes: make(map[string]ref)}
+	return &Shard{intern: make(map[string]ref), causes: make(map[string]ref), seed: maphash.MakeSeed()}
 }
 
 // Len returns the number of messages in the shard.
@@ -188,7 +200,7 @@ func (s *Shard) Fork() *Shard {
 		f.rows[i] = append(make([]row, 0, rowsPerBlock), block...)
 	}
 	f.rcpts, f.fails, f.text = slices.Clone(s.rcpts), slices.Clone(s.fails), slices.Clone(s.text)
-	f.origins.rows, f.reasons.rows = slices.Clone(s.origins.rows), slices.Clone(s.reasons.rows)
+	f.origins.rows, f.reasons.rows, f.odds.rows = slices.Clone(s.origins.rows), slices.Clone(s.reasons.rows), slices.Clone(s.odds.rows)
 	return &f
 }
 
@@ -228,12 +240,9 @@ func (s *Shard) fill(r *row, m *postfix.Message) {
 	*r = row{
 		inode: m.Inode, queue: m.Queue,
 		arrival: toMicro(m.Arrival), created: toSeconds(m.Created), changed: toMicro(m.Changed), try: toMicro(m.NextTry),
-		size: m.Size, content: m.ContentLength, data: m.DataOffset, file: m.FileSize,
-		id: s.put(string(m.ID)), sender: s.shared(m.Sender),
-		origin:    s.origin(m),
-		messageID: s.put(m.MessageID), damage: s.shared(m.Damage),
-		firstRcpt: s.nrcpt, firstFail: s.nfail,
-		rcpts: uint32(len(m.Recipients)), fails: uint32(len(m.Bounces)), //nolint:gosec // bounded by the file size
+		size: m.Size, file: m.FileSize, data: uint32(min(m.DataOffset, math.MaxUint32)), //nolint:gosec // decoded as non-negative
+		id: s.put(string(m.ID)), sender: s.shared(m.Sender), origin: s.origin(m), odd: s.odd(m),
+		firstRcpt: s.nrcpt, rcpts: uint32(len(m.Recipients)), //nolint:gosec // bounded by the file size
 		total: uint32(m.TotalRecipients), done: uint32(m.Done), //nolint:gosec // decoded as non-negative
 	}
 	if m.ForceExpire {
@@ -248,29 +257,47 @@ func (s *Shard) fill(r *row, m *postfix.Message) {
 	for i := range m.Recipients {
 		s.addRecipient(&m.Recipients[i])
 	}
+}
+
+// odd keeps what only few messages have; 0 where this one has nothing of it.
+func (s *Shard) odd(m *postfix.Message) uint32 {
+	if m.ContentLength == m.Size && m.MessageID == "" && m.Damage == "" && len(m.Bounces) == 0 {
+		return 0
+	}
+	r := oddRow{
+		content: m.ContentLength, messageID: s.put(m.MessageID), damage: s.shared(m.Damage),
+		firstFail: s.nfail, fails: uint32(len(m.Bounces)), //nolint:gosec // bounded by the file size
+	}
 	for _, f := range m.Bounces {
 		s.fails = appendBlock(s.fails, int(s.nfail), failRow{offset: f.Offset, address: s.put(f.Address), status: s.shared(f.Status), reason: s.shared(f.Reason)})
 		s.nfail++
 	}
+	return s.odds.add(uint64(s.odds.count), r)
 }
 
 func (s *Shard) origin(m *postfix.Message) uint32 {
-	s.scratch = appendKey(s.scratch[:0], m.Client.Name, m.Client.Address, m.Client.Helo, m.Client.Protocol, m.SASLUser, m.Filter, m.Redirect)
-	if n, ok := s.origins.find(s.scratch); ok {
+	texts := [...]string{m.Client.Name, m.Client.Address, m.Client.Helo, m.Client.Protocol, m.SASLUser, m.Filter, m.Redirect}
+	hash := s.hash(texts[:])
+	n, ok := s.origins.find(hash, func(r *originRow) bool {
+		return texts == [...]string{s.at(r.client), s.at(r.address), s.at(r.helo), s.at(r.protocol), s.at(r.sasl), s.at(r.filter), s.at(r.redirect)}
+	})
+	if ok {
 		return n
 	}
-	return s.origins.add(s.scratch, originRow{
+	return s.origins.add(hash, originRow{
 		client: s.shared(m.Client.Name), address: s.shared(m.Client.Address), helo: s.shared(m.Client.Helo), protocol: s.shared(m.Client.Protocol),
 		sasl: s.shared(m.SASLUser), filter: s.shared(m.Filter), redirect: s.shared(m.Redirect),
 	})
 }
 
-// appendKey appends texts so that different lists give different keys.
-func appendKey(dst []byte, texts ...string) []byte {
+// hash is of several texts; that different lists can share one is for the
+// caller to see.
+func (s *Shard) hash(texts []string) uint64 {
+	var h uint64
 	for _, t := range texts {
-		dst = append(binary.AppendUvarint(dst, uint64(len(t))), t...)
+		h = h*0x9E3779B97F4A7C15 + maphash.String(s.seed, t)
 	}
-	return dst
+	return h
 }
 
 func (s *Shard) addRecipient(r *postfix.Recipient) {
@@ -285,15 +312,16 @@ func (s *Shard) reason(r *postfix.Recipient) uint32 {
 		return 0
 	}
 	text, quotes := s.unquoted(r)
-	mark := ""
-	if quotes {
-		mark = "<>"
-	}
-	s.key = appendKey(s.key[:0], text, r.Status, r.Host, string(r.Cause), mark)
-	if n, ok := s.reasons.find(s.key); ok {
+	texts := [...]string{text, r.Status, r.Host}
+	hash := s.hash(texts[:])
+	n, ok := s.reasons.find(hash, func(row *reasonRow) bool {
+		return row.quotes == quotes && texts == [...]string{s.at(row.reason), s.at(row.status), s.at(row.host)} &&
+			(r.Cause == postfix.NoCause || s.at(row.cause) == string(r.Cause))
+	})
+	if ok {
 		return n
 	}
-	return s.reasons.add(s.key, reasonRow{
+	return s.reasons.add(hash, reasonRow{
 		reason: s.put(text), status: s.shared(r.Status), host: s.shared(r.Host), cause: s.cause(r, text), quotes: quotes,
 	})
 }
@@ -401,23 +429,26 @@ func (s *Shard) Get(i int, m *postfix.Message) { s.get(i, m) }
 
 func (s *Shard) get(i int, m *postfix.Message) {
 	r := s.row(i)
-	from := s.origins.at(r.origin)
+	from, odd := s.origins.at(r.origin), oddRow{content: r.size}
+	if r.odd > 0 {
+		odd = s.odds.at(r.odd)
+	}
 	rcpts, fails := m.Recipients[:0], m.Bounces[:0]
 	*m = postfix.Message{
 		Queue: r.queue, ID: postfix.QueueID(s.at(r.id)), Inode: r.inode,
 		Arrival: fromMicro(r.arrival), Created: fromSeconds(r.created), Changed: fromMicro(r.changed), NextTry: fromMicro(r.try),
-		Size: r.size, ContentLength: r.content, DataOffset: r.data, FileSize: r.file,
+		Size: r.size, ContentLength: odd.content, DataOffset: int64(r.data), FileSize: r.file,
 		Sender: s.at(r.sender), TotalRecipients: int(r.total), Done: int(r.done),
 		ForceExpire: r.flags&flagExpire != 0, FlushRequested: r.flags&flagFlush != 0, SMTPUTF8: r.flags&flagUTF8 != 0,
 		Client:   postfix.Client{Name: s.at(from.client), Address: s.at(from.address), Helo: s.at(from.helo), Protocol: s.at(from.protocol)},
 		SASLUser: s.at(from.sasl), Filter: s.at(from.filter), Redirect: s.at(from.redirect),
-		MessageID: s.at(r.messageID), Damage: s.at(r.damage),
+		MessageID: s.at(odd.messageID), Damage: s.at(odd.damage),
 	}
 	for k := range r.rcpts {
 		rcpts = append(rcpts, s.recipient(r.firstRcpt+k))
 	}
-	for k := range r.fails {
-		f := &s.fails[(r.firstFail+k)/rowsPerBlock][(r.firstFail+k)%rowsPerBlock]
+	for k := range odd.fails {
+		f := &s.fails[(odd.firstFail+k)/rowsPerBlock][(odd.firstFail+k)%rowsPerBlock]
 		fails = append(fails, postfix.Failure{Address: s.at(f.address), Offset: f.offset, Status: s.at(f.status), Reason: s.at(f.reason)})
 	}
 	m.Recipients, m.Bounces = rcpts, fails
