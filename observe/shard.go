@@ -350,7 +350,8 @@ func (s *Shard) cause(r *postfix.Recipient, text string) ref {
 // one. The text is lent until the next call.
 func (s *Shard) unquoted(r *postfix.Recipient) (text string, quotes bool) {
 	at := strings.Index(r.Reason, r.Address)
-	if r.Address == "" || at < 0 || strings.IndexByte(r.Reason, placeholder) >= 0 {
+	// Without an @ it is a word like any other, and may be part of one.
+	if at < 0 || strings.IndexByte(r.Address, '@') < 0 || strings.IndexByte(r.Reason, placeholder) >= 0 {
 		return r.Reason, false
 	}
 	s.scratch = s.scratch[:0]
