@@ -272,7 +272,7 @@ func (s *Shard) odd(m *postfix.Message) uint32 {
 		s.fails = appendBlock(s.fails, int(s.nfail), failRow{offset: f.Offset, address: s.put(f.Address), status: s.shared(f.Status), reason: s.shared(f.Reason)})
 		s.nfail++
 	}
-	return s.odds.add(uint64(s.odds.count), r)
+	return s.odds.add(uint64(s.odds.count), r) //nolint:gosec // a count
 }
 
 func (s *Shard) origin(m *postfix.Message) uint32 {

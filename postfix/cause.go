@@ -125,10 +125,15 @@ func Classify(status, reason string) Cause {
 // than any in a phrase, a reply code or an address.
 const maskedDigits = 5
 
-// AppendMasked appends the reason with its long numbers taken out. Reasons that
+// AppendMasked appends the reason with its long numbers taken out, and the name
+// and address of the server where they stand before its answer. Reasons that
 // are equal then are of the same class, so that a class can be remembered for
-// thousands of texts that differ in a ticket number.
+// thousands of texts that differ in a ticket number or in which server it was.
 func AppendMasked(dst []byte, reason string) []byte {
+	reason = FirstReason(reason)
+	if verb, rest, ok := cutServer(reason); ok {
+		dst, reason = append(dst, verb...), rest
+	}
 	for i := 0; i < len(reason); {
 		run := i
 		for run < len(reason) && isDigit(reason[run]) {
@@ -147,6 +152,29 @@ func AppendMasked(dst []byte, reason string) []byte {
 		}
 	}
 	return dst
+}
+
+// cutServer splits "host NAME[ADDRESS] said: ..." and "connect to
+// NAME[ADDRESS]:PORT: ..." into the verb and what stands behind the address. A
+// server on this host is left in: there it matters which one it is.
+func cutServer(reason string) (verb, rest string, ok bool) {
+	for _, verb = range []string{"host ", "connect to "} {
+		rest, ok = strings.CutPrefix(reason, verb)
+		if !ok {
+			continue
+		}
+		name := strings.IndexAny(rest, " [")
+		if name < 0 || rest[name] != '[' {
+			return "", "", false
+		}
+		end := strings.IndexByte(rest, ']')
+		if end < name || isLocal(rest[name+1:end]) {
+			return "", "", false
+		}
+		rest = rest[end+1:]
+		return verb, rest, strings.HasPrefix(rest, ":") || strings.HasPrefix(rest, " said:") || strings.HasPrefix(rest, " refused to talk to me:")
+	}
+	return "", "", false
 }
 
 // classifyLocal reads what this host's own Postfix wrote.

@@ -281,6 +281,36 @@ func TestLongNumbersDoNotMatter(t *testing.T) {
 	})
 }
 
+// TestMaskedReasonsAreOfOneClass: of all the texts of this file, no two with
+// the same mask differ in class, whatever server said them.
+func TestMaskedReasonsAreOfOneClass(t *testing.T) {
+	seen := make(map[string]Cause)
+	for _, c := range classified {
+		texts := []string{c.text}
+		if verb, rest, ok := cutServer(FirstReason(c.text)); ok {
+			for _, server := range []string{"spamhaus.example[198.51.100.1]", "greylist.example[2001:db8::1]", "a[203.0.113.7]"} {
+				texts = append(texts, verb+server+rest)
+			}
+		}
+		for _, text := range texts {
+			key := c.status + " " + string(AppendMasked(nil, text))
+			got := Classify(c.status, text)
+			if was, ok := seen[key]; ok && was != got {
+				t.Errorf("%q is %q, another text with its mask is %q", text, got, was)
+			}
+			seen[key] = got
+		}
+	}
+	if len(seen) == 0 {
+		t.Fatal("no text was compared")
+	}
+	for _, local := range []string{"host a[127.0.0.1] said: 451 4.3.0 x", "connect to a[::1]:1025: Connection refused", "host a[private/lmtp] said: 450 x"} {
+		if string(AppendMasked(nil, local)) != local {
+			t.Errorf("%q lost its server", local)
+		}
+	}
+}
+
 func TestClassifyLaws(t *testing.T) {
 	text := rapid.OneOf(rapid.String(), rapid.Custom(func(t *rapid.T) string {
 		return classified[rapid.IntRange(0, len(classified)-1).Draw(t, "text")].text

@@ -21,7 +21,7 @@ import (
 // lets lie before it collects. A relay in trouble is short of memory, and most
 // of what is in use here is a snapshot that has no pointers to follow: to
 // collect early costs little. GOGC overrules it as ever.
-const heapGrowth = 15
+const heapGrowth = 20
 
 func main() {
 	if spool.ServeOpener(os.Args) {

@@ -40,8 +40,10 @@ func eachEntry(log []byte, f func(*logEntry)) {
 			e, filled = logEntry{}, false
 		case line[0] == '<':
 			filled = e.oldForm(line) || filled
-		default:
+		case line[0] == 'r' || line[0] == 'o' || line[0] == 's' || line[0] == 'm':
 			filled = e.attribute(line) || filled
+		default: // an attribute that is not used here
+			filled = true
 		}
 	}
 }
