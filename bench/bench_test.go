@@ -172,6 +172,7 @@ func (a answer) check(c *Corpus) error {
 
 func BenchmarkFirstLook(b *testing.B) {
 	c := corpora(b).full
+	observe.TuneCollector() // as the command does
 	defer reportCPU(b)()
 	for b.Loop() {
 		r, err := spool.NewReader(c.Private.Instance(), spool.Options{})

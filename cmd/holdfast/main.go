@@ -9,27 +9,19 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
+	"holdfast/observe"
 	"holdfast/observe/spool"
 	"holdfast/operate"
 	"holdfast/present/cli"
 )
 
-// heapGrowth is how much garbage, in percent of what is in use, the program
-// lets lie before it collects. A relay in trouble is short of memory, and most
-// of what is in use here is a snapshot that has no pointers to follow: to
-// collect early costs little. GOGC overrules it as ever.
-const heapGrowth = 20
-
 func main() {
 	if spool.ServeOpener(os.Args) {
 		return
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(heapGrowth)
-	}
+	observe.TuneCollector()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once: the first one only asks.
 	context.AfterFunc(ctx, stop)
