@@ -135,7 +135,7 @@ func (s *Snapshot) At(i int, m *postfix.Message) {
 	for s.starts[k] > i {
 		k--
 	}
-	s.shards[k].get(i-s.starts[k], m)
+	s.shards[k].Get(i-s.starts[k], m)
 	m.Expires = s.Instance.Expires(m.Created, m.Sender)
 	RouteMessage(m, s.routes)
 }

@@ -209,7 +209,7 @@ func (s *Shard) Compact() *Shard {
 	c := NewShard()
 	var m postfix.Message
 	for i := range s.count {
-		s.get(i, &m)
+		s.Get(i, &m)
 		c.Add(&m)
 	}
 	return c
@@ -426,9 +426,7 @@ func (s *Shard) at(r ref) string {
 }
 
 // Get fills m with message i, as Snapshot.At does.
-func (s *Shard) Get(i int, m *postfix.Message) { s.get(i, m) }
-
-func (s *Shard) get(i int, m *postfix.Message) {
+func (s *Shard) Get(i int, m *postfix.Message) {
 	r := s.row(i)
 	from, odd := s.origins.at(r.origin), oddRow{content: r.size}
 	if r.odd > 0 {

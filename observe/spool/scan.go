@@ -287,33 +287,27 @@ type gapSet struct {
 }
 
 func (g *gapSet) add(source, object string, err error, hint string) {
-	text := err.Error()
-	key := source + "\x00" + text
+	if hint == "" && errors.Is(err, os.ErrPermission) {
+		hint = "run holdfast as root: it then reads as the owner of the spool"
+	}
+	g.put(observe.Gap{Source: source, Object: object, Text: err.Error(), Hint: hint, Count: 1})
+}
+
+func (g *gapSet) merge(other *gapSet) {
+	for _, gap := range other.gaps {
+		g.put(gap)
+	}
+}
+
+func (g *gapSet) put(gap observe.Gap) {
+	key := gap.Source + "\x00" + gap.Text
 	if i, ok := g.index[key]; ok {
-		g.gaps[i].Count++
+		g.gaps[i].Count += gap.Count
 		return
 	}
 	if g.index == nil {
 		g.index = make(map[string]int)
 	}
-	if hint == "" && errors.Is(err, os.ErrPermission) {
-		hint = "run holdfast as root: it then reads as the owner of the spool"
-	}
 	g.index[key] = len(g.gaps)
-	g.gaps = append(g.gaps, observe.Gap{Source: source, Object: object, Text: text, Hint: hint, Count: 1})
-}
-
-func (g *gapSet) merge(other *gapSet) {
-	for _, gap := range other.gaps {
-		key := gap.Source + "\x00" + gap.Text
-		if i, ok := g.index[key]; ok {
-			g.gaps[i].Count += gap.Count
-			continue
-		}
-		if g.index == nil {
-			g.index = make(map[string]int)
-		}
-		g.index[key] = len(g.gaps)
-		g.gaps = append(g.gaps, gap)
-	}
+	g.gaps = append(g.gaps, gap)
 }
