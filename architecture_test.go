@@ -43,6 +43,7 @@ var order = []string{
 	"durable",
 	"config",
 	"observe",
+	"observe/opener",
 	"observe/spool",
 	"observe/showq",
 	"observe/maillog",

@@ -19,6 +19,7 @@ import (
 	"sync"
 
 	"holdfast/observe"
+	"holdfast/observe/opener"
 	"holdfast/observe/probe"
 	"holdfast/observe/showq"
 	"holdfast/observe/spool"
@@ -39,7 +40,7 @@ type Options struct {
 type Operator struct {
 	instances []*instance
 	gaps      []observe.Gap
-	opener    *spool.Opener
+	opener    *opener.Opener
 }
 
 type instance struct {
@@ -65,7 +66,7 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 	for _, in := range found {
 		spools = append(spools, in.QueueDir)
 	}
-	if o.opener, err = spool.StartOpener(spools); err != nil {
+	if o.opener, err = opener.Start(opener.Grants{QueueDirs: spools}); err != nil {
 		o.gaps = append(o.gaps, observe.Gap{Source: "maildrop", Text: err.Error(), Hint: "messages that local users submitted and pickup did not take yet are not read"})
 	}
 	if err := spool.Drop(owner); err != nil {

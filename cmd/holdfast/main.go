@@ -12,13 +12,13 @@ import (
 	"syscall"
 
 	"holdfast/observe"
-	"holdfast/observe/spool"
+	"holdfast/observe/opener"
 	"holdfast/operate"
 	"holdfast/present/cli"
 )
 
 func main() {
-	if spool.ServeOpener(os.Args) {
+	if opener.Serve(os.Args) {
 		return
 	}
 	observe.TuneCollector()

@@ -90,7 +90,7 @@ func (r *Reader) openQueueFile(d *directory, name string, st *unix.Stat_t) (fd i
 func (r *Reader) openMail(d *directory, name string) (int, error) {
 	fd, err := openAt(d.fd, name, fileFlags)
 	if errors.Is(err, unix.EPERM) && d.queue == postfix.Maildrop && r.opts.Opener != nil {
-		return r.opts.Opener.open(r.in.QueueDir, name)
+		return r.opts.Opener.Maildrop(r.in.QueueDir, name)
 	}
 	return fd, err
 }

@@ -39,6 +39,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/observe"
+	"holdfast/observe/opener"
 	"holdfast/postfix"
 )
 
@@ -50,7 +51,7 @@ type Options struct {
 	Workers int
 	// Opener opens maildrop files for a reader that is not root. Without it,
 	// files that belong to other users are a gap.
-	Opener *Opener
+	Opener *opener.Opener
 	// Now is the wall clock, for tests; nil means time.Now.
 	Now func() time.Time
 }
