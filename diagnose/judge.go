@@ -14,3 +14,14 @@ type Sight struct {
 	Host     *observe.Host
 	Now      time.Time
 }
+
+// Judge says whether mail flows, and what keeps it.
+func Judge(s Sight) Verdict {
+	return Verdict{State: CannotTell, Sentence: "Cannot tell yet.", Findings: []Finding{}}
+}
+
+// Questions says what to ask the surroundings, by what the queue and the log
+// suggest.
+func Questions(snap *observe.Snapshot, log *observe.Log) observe.Questions {
+	return observe.Questions{}
+}

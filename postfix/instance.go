@@ -54,6 +54,11 @@ type Instance struct {
 	RelayDomains     []string `json:"relay_domains,omitempty"`
 	TransportMaps    []string `json:"transport_maps,omitempty"`
 
+	// MailLogFile is maillog_file, "" where the mail log is syslog's. SyslogName
+	// is syslog_name, what the tags of log lines begin with.
+	MailLogFile string `json:"maillog_file,omitempty"`
+	SyslogName  string `json:"syslog_name,omitempty"`
+
 	// CommandDir and DaemonDir hold the programs of this Postfix.
 	CommandDir string `json:"command_dir,omitempty"`
 	DaemonDir  string `json:"daemon_dir,omitempty"`

@@ -141,10 +141,10 @@ func (f finder) instance(ctx context.Context, l listedInstance) (postfix.Instanc
 	defer cancel()
 	out, err := run(ctx, exec.CommandContext(ctx, filepath.Join(f.dir, "postconf"), "-c", l.dir, "-x",
 		"bounce_queue_lifetime", "command_directory", "daemon_directory", "data_directory", "default_transport",
-		"enable_long_queue_ids", "hash_queue_depth", "hash_queue_names", "mail_owner", "mail_version",
+		"enable_long_queue_ids", "hash_queue_depth", "hash_queue_names", "mail_owner", "mail_version", "maillog_file",
 		"maximal_backoff_time", "maximal_queue_lifetime", "minimal_backoff_time", "multi_instance_name",
 		"myhostname", "queue_directory", "queue_run_delay", "relay_domains", "relay_transport", "relayhost",
-		"setgid_group", "transport_maps"))
+		"setgid_group", "syslog_name", "transport_maps"))
 	if err != nil {
 		return postfix.Instance{}, err
 	}
@@ -172,6 +172,7 @@ func decodeInstance(l listedInstance, text string) (postfix.Instance, error) {
 		LongIDs:      p["enable_long_queue_ids"] == "yes",
 		HashedQueues: p.words("hash_queue_names"), HashDepth: depth,
 		Relayhost: p["relayhost"], DefaultTransport: p["default_transport"], RelayTransport: p["relay_transport"],
+		MailLogFile: p["maillog_file"], SyslogName: p["syslog_name"],
 		RelayDomains: p.words("relay_domains"), TransportMaps: p.words("transport_maps"),
 	}
 	if in.Name == "" {

@@ -45,7 +45,7 @@ func TestInstanceAsPostconfTellsIt(t *testing.T) {
 	in := found[0]
 	want := postfix.Instance{
 		Name: "postfix-out", ConfigDir: dir, QueueDir: "/srv/spool", Enabled: true, MailOwner: "postfix", SetgidGroup: "postdrop",
-		LongIDs: true, HashedQueues: []string{"deferred", "defer", "hold"}, HashDepth: 2,
+		LongIDs: true, HashedQueues: []string{"deferred", "defer", "hold"}, HashDepth: 2, SyslogName: "postfix-out",
 		MaxLifetime: 36 * time.Hour, BounceLifetime: 48 * time.Hour, MinBackoff: 90 * time.Second,
 		MaxBackoff: 4000 * time.Second, QueueRunDelay: 300 * time.Second,
 		Relayhost: "[gw.example]:587", DefaultTransport: "smtp", RelayTransport: "relay", Hostname: "relay.example",
