@@ -188,6 +188,7 @@ type Settings struct {
 	InetProtocols    string
 	BindAddress      string // smtp_bind_address
 	BindAddress6     string
+	HeloName         string // smtp_helo_name; "" where it could not be told
 	DeferTransports  []string
 	MailLogFile      string // maillog_file
 	SyslogName       string
