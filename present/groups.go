@@ -2,6 +2,7 @@ package present
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -43,9 +44,12 @@ type Group struct {
 	Bytes int64
 	// Oldest is the earliest arrival, zero where none is known.
 	Oldest time.Time
+	// Cause is the class of the texts of a group by text.
+	Cause postfix.Cause
 
-	seen int // the number of the message that was counted last
-	rank int // place among groups whose keys have an order of their own
+	domains map[string]struct{} // of the recipients in a group by text
+	seen    int                 // the number of the message that was counted last
+	rank    int                 // place among groups whose keys have an order of their own
 }
 
 // Tally groups messages in one pass. A Tally is used by one goroutine; several
@@ -97,6 +101,9 @@ func (t *Tally) addRecipient(m *postfix.Message, r *postfix.Recipient) {
 		key = t.reasonGroup(r)
 	}
 	g := t.group(key, 0)
+	if t.by == ByText {
+		g.reason(r)
+	}
 	if g.seen != t.total.Messages {
 		g.seen = t.total.Messages
 		g.Messages++
@@ -104,6 +111,18 @@ func (t *Tally) addRecipient(m *postfix.Message, r *postfix.Recipient) {
 	}
 	g.Recipients++
 }
+
+// reason notes the class of a text and for how many destinations it is given:
+// one text for many destinations and many for one are different troubles.
+func (g *Group) reason(r *postfix.Recipient) {
+	if g.domains == nil {
+		g.Cause, g.domains = r.Cause, make(map[string]struct{})
+	}
+	g.domains[Destination(r)] = struct{}{}
+}
+
+// Destinations is how many domains a group by text has recipients in.
+func (g Group) Destinations() int { return len(g.domains) }
 
 // reasonGroup reduces a reason, each distinct text once. The recipient is
 // taken out first: servers quote it, and the texts would all be different.
@@ -166,6 +185,11 @@ func (t *Tally) Merge(other *Tally) {
 func (g *Group) merge(other *Group) {
 	g.Messages += other.Messages
 	g.Recipients += other.Recipients
+	if g.domains == nil {
+		g.Cause, g.domains = other.Cause, other.domains
+	} else {
+		maps.Copy(g.domains, other.domains)
+	}
 	g.Bytes += other.Bytes
 	if g.Oldest.IsZero() || !other.Oldest.IsZero() && other.Oldest.Before(g.Oldest) {
 		g.Oldest = other.Oldest

@@ -15,6 +15,7 @@ const (
 	SchemaGroups  = "holdfast.groups/1"
 	SchemaAges    = "holdfast.ages/1"
 	SchemaShow    = "holdfast.show/1"
+	SchemaTriage  = "holdfast.triage/1"
 	SchemaError   = "holdfast.error/1"
 	SchemaVersion = "holdfast.version/1"
 )

@@ -133,6 +133,25 @@ func (w Words) Wrap(width int) []Words {
 	return lines
 }
 
+// PadRight fills the words with blanks to a width.
+func PadRight(w Words, width int) Words {
+	if blank := width - w.Width(); blank > 0 {
+		w.s += strings.Repeat(" ", blank)
+	}
+	return w
+}
+
+// Lines is Wrap with an end: of more than most lines the last one is cut, and
+// "…" says so. A most of 0 keeps them all.
+func (w Words) Lines(width, most int) []Words {
+	lines := w.Wrap(width)
+	if most <= 0 || len(lines) <= most {
+		return lines
+	}
+	rest := Join(" ", lines[most-1:]...).In(w.style)
+	return append(lines[:most-1:most-1], rest.Fit(width))
+}
+
 // Style is how words stand out where colour is allowed. It is never the only
 // carrier of a meaning: the same words say the same without it.
 type Style uint8

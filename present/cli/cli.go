@@ -49,6 +49,10 @@ type Operator interface {
 	// Show looks at the messages with one ID closely. Where there is none, the
 	// error wraps spool.ErrNoMessage.
 	Show(ctx context.Context, id postfix.QueueID, want spool.Want) ([]operate.Detail, error)
+	// Triage looks at every instance, its log and its surroundings, and says
+	// what is wrong. Where some instances could be looked at and others not,
+	// it returns both what it found and an error.
+	Triage(ctx context.Context, opts operate.TriageOptions) ([]*operate.Triage, error)
 	// Close ends what reaching the host has started.
 	Close() error
 }
@@ -87,6 +91,7 @@ type program struct {
 	timeout  time.Duration
 	verbs    map[*cobra.Command]verb
 	began    bool // the command line was understood
+	exit     int  // of a verb that judges and did not fail
 }
 
 const outputBuffer = 1 << 16
@@ -117,7 +122,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 		err = p.screen.flushed()
 	}
 	if err == nil {
-		return exitDone
+		return p.exit
 	}
 	code := p.screen.fail(err)
 	_ = p.screen.Flush() // a failure to write has been reported already
@@ -154,8 +159,9 @@ func (p *program) root() *cobra.Command {
 		Use:   "holdfast",
 		Short: "get a stuck Postfix queue moving again without losing a message",
 		Long: "Holdfast gets a stuck Postfix queue moving again without losing a message.\n" +
-			"This release looks: it reads the queue and changes nothing.",
-		Example:                    "  holdfast queue\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
+			"This release looks and changes nothing. Without a command it is triage: what is\n" +
+			"stuck, why, and the next safe step.",
+		Example:                    "  holdfast\n  holdfast -v\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,
 		SilenceUsage:               true,
@@ -168,11 +174,13 @@ func (p *program) root() *cobra.Command {
 	root.SetOut(p.screen.out)
 	root.SetErr(p.env.Stderr)
 	version := root.Flags().Bool("version", false, "print the version")
+	bare := &triageOptions{}
+	root.Flags().AddFlagSet(triageFlags(bare))
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if *version {
 			return p.version()
 		}
-		return cmd.Help()
+		return p.run(func(ctx context.Context, _ []string) error { return p.triage(ctx, *bare) })(cmd, args)
 	}
 	root.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -189,7 +197,7 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
-	root.AddCommand(p.queueCommand(), p.showCommand(), p.versionCommand(), whereTopic())
+	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.versionCommand(), whereTopic())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -424,7 +424,7 @@ func TestColour(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "queue --help", "show --help", "version --help", "help queue", "help where", "completion bash --help"} {
+	for _, args := range []string{"--help", "triage --help", "queue --help", "show --help", "version --help", "help queue", "help where", "completion bash --help"} {
 		r := run(t, nil, 80, append(strings.Fields(args), "--color=never")...)
 		if r.code != 0 || r.stderr != "" {
 			t.Errorf("%q: %d %q", args, r.code, r.stderr)
@@ -435,7 +435,7 @@ func TestHelp(t *testing.T) {
 			}
 		}
 		needs := []string{"Examples", "Global flags"}
-		if verb := strings.TrimPrefix(strings.TrimSuffix(args, " --help"), "help "); verb == "queue" || verb == "show" || verb == "version" {
+		if verb := strings.TrimPrefix(strings.TrimSuffix(args, " --help"), "help "); verb == "triage" || verb == "queue" || verb == "show" || verb == "version" {
 			needs = append(needs, "Exit codes", "  0     done", "Usage", "holdfast "+verb)
 		}
 		for _, need := range needs {

@@ -28,6 +28,7 @@ var exitMeanings = map[int]string{
 	exitFailed:      "failed, also when an ID that was named is not there",
 	exitUsage:       "the command line cannot be understood",
 	exitCannotTell:  "not enough could be seen to tell",
+	exitFindings:    "something wants attention; only with --exit-code",
 	exitInterrupted: "interrupted",
 }
 

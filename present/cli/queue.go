@@ -72,7 +72,7 @@ func viewFlags(o *queueOptions) *pflag.FlagSet {
 	f.IntVar(&o.limit, "limit", limitNotGiven, "show at most `N` lines; 0 is all (text shows 20, json all)")
 	f.Lookup("limit").DefValue = "0" // hides the mark of "not given" from the help text
 	f.DurationVar(&o.watch, "watch", 0, "look again every `INTERVAL` until interrupted (2s where none is given)")
-	f.Lookup("watch").NoOptDefVal = "2s"
+	f.Lookup("watch").NoOptDefVal = usualWatch
 	return f
 }
 
@@ -84,18 +84,14 @@ func words[T ~string](list []T) []string {
 	return out
 }
 
-const shortestWatch = 100 * time.Millisecond
-
 func (o *queueOptions) check() error {
 	switch {
 	case o.by != "" && o.ages != "":
 		return usageError("give one of the two", "--by and --ages are two different tables")
 	case o.limit < limitNotGiven:
 		return usageError("--limit 0 shows everything", "--limit %d is negative", o.limit)
-	case o.watch != 0 && o.watch < shortestWatch:
-		return usageError("the usual interval is 2s", "--watch=%s is shorter than %s", o.watch, shortestWatch)
 	}
-	return nil
+	return checkWatch(o.watch)
 }
 
 // queue runs the verb.
@@ -120,7 +116,7 @@ func (p *program) queue(ctx context.Context, o queueOptions, args []string) (err
 	defer func() { err = errors.Join(err, op.Close()) }()
 	q := &queueRun{program: p, queueOptions: o, op: op}
 	if o.watch > 0 {
-		return q.watchQueue(ctx)
+		return p.screen.again(ctx, o.watch, q.once)
 	}
 	return q.once(ctx)
 }

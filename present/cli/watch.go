@@ -7,13 +7,27 @@ import (
 	"time"
 )
 
-// watchQueue looks again and again until the operator stops it, which is the
-// only way in which it ends well; the exit code says so (130).
-func (q *queueRun) watchQueue(ctx context.Context) error {
-	next := time.NewTicker(q.watch)
+// usualWatch is the interval of --watch where none is given, shortestWatch what
+// a look at a large queue leaves time for anything else.
+const (
+	usualWatch    = "2s"
+	shortestWatch = 100 * time.Millisecond
+)
+
+func checkWatch(interval time.Duration) error {
+	if interval != 0 && interval < shortestWatch {
+		return usageError("the usual interval is "+usualWatch, "--watch=%s is shorter than %s", interval, shortestWatch)
+	}
+	return nil
+}
+
+// again looks again and again until the operator stops it, which is the only
+// way in which it ends well; the exit code says so (130).
+func (s *Screen) again(ctx context.Context, interval time.Duration, look func(context.Context) error) error {
+	next := time.NewTicker(interval)
 	defer next.Stop()
 	for {
-		if err := q.screen.picture(func() error { return q.once(ctx) }); err != nil {
+		if err := s.picture(func() error { return look(ctx) }); err != nil {
 			return err
 		}
 		select {

@@ -28,6 +28,8 @@ type still struct {
 	onLook  func(n int)
 	detail  func(*spool.Detail, spool.Want)
 	closed  bool
+	// judge makes the triage of a snapshot, where one is asked for.
+	judge func(*operate.Triage)
 }
 
 func (s *still) Look(ctx context.Context) ([]*observe.Snapshot, error) {
@@ -39,6 +41,19 @@ func (s *still) Look(ctx context.Context) ([]*observe.Snapshot, error) {
 		return nil, ctx.Err()
 	}
 	return s.snaps, s.err
+}
+
+func (s *still) Triage(ctx context.Context, _ operate.TriageOptions) ([]*operate.Triage, error) {
+	snaps, err := s.Look(ctx)
+	var all []*operate.Triage
+	for _, snap := range snaps {
+		t := &operate.Triage{At: snap.To, Snapshot: snap, Gaps: snap.Gaps}
+		if s.judge != nil {
+			s.judge(t)
+		}
+		all = append(all, t)
+	}
+	return all, err
 }
 
 func (s *still) Headers(_ context.Context, _ *observe.Snapshot, m *postfix.Message) ([]plan.Header, error) {
