@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"holdfast/observe"
+	"holdfast/observe/maillog"
 	"holdfast/postfix"
 )
 
@@ -17,6 +18,10 @@ const (
 	SchemaShow    = "holdfast.show/1"
 	SchemaTriage  = "holdfast.triage/1"
 	SchemaError   = "holdfast.error/1"
+
+	SchemaExplanation = "holdfast.explanation/1"
+	SchemaLogSummary  = "holdfast.log-summary/1"
+
 	SchemaVersion = "holdfast.version/1"
 )
 
@@ -141,6 +146,31 @@ type VersionRecord struct {
 	Revision string `json:"revision"`
 	Modified bool   `json:"modified"`
 	Go       string `json:"go"`
+}
+
+// LogSummaryRecord is the sums of mail logs.
+type LogSummaryRecord struct {
+	Envelope
+	*maillog.Summary
+	Gaps []observe.Gap `json:"gaps"`
+}
+
+// ExplanationRecord is what one reply means.
+type ExplanationRecord struct {
+	Envelope
+	// Text is what was asked, Reply the part of it that was judged.
+	Text      string        `json:"text"`
+	Reply     string        `json:"reply"`
+	Status    string        `json:"status,omitempty"`
+	Class     postfix.Cause `json:"class"`
+	Permanent bool          `json:"permanent"`
+	Meaning   string        `json:"meaning"`
+	Who       postfix.Actor `json:"who"`
+	Next      string        `json:"next"`
+	// Step is a command that goes with Next, as words.
+	Step     []string `json:"step"`
+	Source   string   `json:"source"`
+	Provider string   `json:"provider"`
 }
 
 // SeenOf describes how a snapshot was taken. more are gaps that only showed

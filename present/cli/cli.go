@@ -30,6 +30,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"holdfast/observe"
+	"holdfast/observe/maillog"
 	"holdfast/observe/spool"
 	"holdfast/operate"
 	"holdfast/plan"
@@ -79,6 +80,9 @@ type Env struct {
 	Now func() time.Time
 	// Open reaches the host.
 	Open func(context.Context, Settings) (Operator, error)
+	// Summarize sums up log files, "-" being stdin. Started as root it opens
+	// them as root and reads them as somebody else.
+	Summarize func(ctx context.Context, paths []string, o maillog.Options) (*maillog.Summary, []observe.Gap, error)
 }
 
 // program is one run of the command line.
@@ -197,7 +201,7 @@ func (p *program) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
-	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.versionCommand(), whereTopic())
+	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.versionCommand(), whereTopic())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -318,10 +318,10 @@ func (t *triageRun) flowLine(p *page, s *sight) {
 			count *int64
 			what  present.Words
 		}{
-			{f.Deferred, present.Say("put off")},
-			{f.Suspended, present.Say("not even tried")},
-			{f.Bounced, present.Say("returned")},
-			{f.Rejected, present.Say("refused")},
+			{f.Deferred, present.Say("deferred")},
+			{f.Suspended, present.Say("suspended")},
+			{f.Bounced, present.Say("bounced")},
+			{f.Rejected, present.Say("rejected")},
 		} {
 			if *n.count > 0 {
 				parts = append(parts, present.Say("%s %s", number(n.count), n.what))
