@@ -30,7 +30,10 @@ type DNS struct {
 	Chrooted bool
 	Path     string
 	// Stale is set where the copy in the jail names other servers than HostPath.
-	Stale    bool
+	Stale bool
+	// Missing is set where there is no file at Path: the C library then asks
+	// 127.0.0.1, and so does Postfix.
+	Missing  bool
 	HostPath string
 	// Servers are those that Postfix asks, in its order.
 	Servers []Resolver
