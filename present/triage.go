@@ -129,7 +129,7 @@ func TriageRecordOf(t *operate.Triage, shape, earlier *Shape, window time.Durati
 	r := &TriageRecord{
 		Envelope: Envelope{Schema: SchemaTriage, Instance: t.Snapshot.Instance.Name},
 		At:       t.At, State: t.Verdict.State, Sentence: t.Verdict.Sentence, Queues: queuesOf(t.Snapshot, t.At),
-		Flow: FlowOf(t.Log, shape, earlier, window), Findings: slices.Clone(t.Verdict.Findings),
+		Flow: FlowOf(t, shape, earlier, window), Findings: slices.Clone(t.Verdict.Findings),
 		Forecast: ForecastRecord{
 			FirstBounce: shape.Forecast.First, WithinHour: shape.Forecast.Hour, WithinDay: shape.Forecast.Day,
 			Silent: shape.Forecast.Silent, HeldOverdue: shape.Forecast.HeldOverdue,
@@ -185,13 +185,13 @@ func queuesOf(snap *observe.Snapshot, at time.Time) QueuesRecord {
 
 // FlowOf says what went in and out. Two looks at the queue know better than a
 // log whether it grows.
-func FlowOf(log *observe.Log, shape, earlier *Shape, window time.Duration) FlowRecord {
-	f := FlowRecord{WindowSeconds: int64(window / time.Second), Direction: Unknown}
-	if log != nil {
-		t := log.Total
-		f.Arrived, f.Delivered, f.Deferred, f.Suspended = &t.Arrived, &t.Delivered, &t.Deferred, &t.Suspended
-		f.Bounced, f.Expired, f.Rejected, f.Held = &t.Bounced, &t.Expired, &t.Rejected, &t.Held
-		f.Direction = DirectionOf(t)
+func FlowOf(t *operate.Triage, shape, earlier *Shape, window time.Duration) FlowRecord {
+	f := FlowRecord{WindowSeconds: int64(covered(t, window) / time.Second), Direction: Unknown}
+	if t.Log != nil {
+		n := t.Log.Total
+		f.Arrived, f.Delivered, f.Deferred, f.Suspended = &n.Arrived, &n.Delivered, &n.Deferred, &n.Suspended
+		f.Bounced, f.Expired, f.Rejected, f.Held = &n.Bounced, &n.Expired, &n.Rejected, &n.Held
+		f.Direction = DirectionOf(n)
 	}
 	if earlier != nil {
 		between := shape.Since(earlier)
@@ -199,4 +199,17 @@ func FlowOf(log *observe.Log, shape, earlier *Shape, window time.Duration) FlowR
 		f.SinceLastLook = &TurnoverRecord{Seconds: between.Seconds, Came: between.Came, Left: between.Left}
 	}
 	return f
+}
+
+// covered is how much of the window the log that was read reaches back. A log
+// that is too large is read from its end, as far as there is time for.
+func covered(t *operate.Triage, window time.Duration) time.Duration {
+	if t.Log == nil || t.Log.From.IsZero() {
+		return window
+	}
+	left := slices.ContainsFunc(t.Log.Sources, func(s observe.LogSource) bool { return s.Left > 0 })
+	if back := t.At.Sub(t.Log.From); left && back > 0 && back < window {
+		return back
+	}
+	return window
 }

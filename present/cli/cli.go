@@ -63,6 +63,8 @@ type Settings struct {
 	ConfigDirs []string
 	StateDir   string
 	ConfigFile string
+	// Surroundings says that the log and the host are looked at, too.
+	Surroundings bool
 }
 
 // Env is everything that a command takes from its surroundings.

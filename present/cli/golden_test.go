@@ -59,35 +59,52 @@ func jam() *still {
 	}
 }
 
+// screen is a command line and the relay that it looks at, jam where it is nil.
+type screen struct {
+	columns int
+	args    []string
+	op      *still
+}
+
 // TestScreens holds what people see against files that people have looked at.
 // UPDATE_GOLDEN=1 writes them anew; the diff is then to be read.
 func TestScreens(t *testing.T) {
 	id := string(jam().snaps[0].Find("A0B731F4E2")[0].ID)
-	for name, c := range map[string]struct {
-		columns int
-		args    []string
-	}{
-		"queue-80":        {80, []string{"queue"}},
-		"queue-120":       {120, []string{"queue"}},
-		"queue-piped":     {0, []string{"queue", "--limit", "5"}},
-		"queue-size":      {80, []string{"queue", "--sort", "size", "--limit", "3"}},
-		"queue-selected":  {80, []string{"queue", "--domain", "partner.example"}},
-		"by-destination":  {80, []string{"queue", "--by", "destination"}},
-		"by-text":         {80, []string{"queue", "--by", "text"}},
-		"by-age":          {80, []string{"queue", "--by", "age"}},
-		"ages-sender":     {80, []string{"queue", "--ages=sender"}},
-		"show-80":         {80, []string{"show", id}},
-		"show-body":       {0, []string{"show", id, "--body"}},
-		"json-messages":   {0, []string{"queue", "-o", "json", "--limit", "2"}},
-		"json-groups":     {0, []string{"queue", "-o", "json", "--by", "cause"}},
-		"json-ages":       {0, []string{"queue", "-o", "json", "--ages", "--limit", "2"}},
-		"json-show":       {0, []string{"show", id, "-o", "json", "--body"}},
-		"json-error":      {0, []string{"show", "ABCDEF", "-o", "json"}},
-		"json-by-age":     {0, []string{"queue", "-o", "json", "--by", "age"}},
-		"help-root":       {80, []string{"--help"}},
-		"nothing-matches": {80, []string{"queue", "--domain", "nobody.example"}},
+	for name, c := range map[string]screen{
+		"triage-80":       {80, []string{"triage"}, triaged(throttled())},
+		"triage-several":  {80, []string{}, triaged(throttled(), unresolved(), forgotten())},
+		"triage-120":      {120, []string{"triage"}, triaged(throttled(), unresolved())},
+		"triage-verbose":  {80, []string{"triage", "-v"}, triaged(throttled(), unresolved(), forgotten())},
+		"triage-piped":    {0, []string{"triage"}, triaged(throttled(), unresolved())},
+		"triage-calm":     {80, []string{"triage"}, calm()},
+		"triage-blind":    {80, []string{"triage"}, blind()},
+		"triage-relays":   {80, []string{"triage"}, relays()},
+		"json-triage":     {0, []string{"triage", "-o", "json"}, triaged(throttled())},
+		"help-triage":     {80, []string{"triage", "--help"}, nil},
+		"queue-80":        {80, []string{"queue"}, nil},
+		"queue-120":       {120, []string{"queue"}, nil},
+		"queue-piped":     {0, []string{"queue", "--limit", "5"}, nil},
+		"queue-size":      {80, []string{"queue", "--sort", "size", "--limit", "3"}, nil},
+		"queue-selected":  {80, []string{"queue", "--domain", "partner.example"}, nil},
+		"by-destination":  {80, []string{"queue", "--by", "destination"}, nil},
+		"by-text":         {80, []string{"queue", "--by", "text"}, nil},
+		"by-age":          {80, []string{"queue", "--by", "age"}, nil},
+		"ages-sender":     {80, []string{"queue", "--ages=sender"}, nil},
+		"show-80":         {80, []string{"show", id}, nil},
+		"show-body":       {0, []string{"show", id, "--body"}, nil},
+		"json-messages":   {0, []string{"queue", "-o", "json", "--limit", "2"}, nil},
+		"json-groups":     {0, []string{"queue", "-o", "json", "--by", "cause"}, nil},
+		"json-ages":       {0, []string{"queue", "-o", "json", "--ages", "--limit", "2"}, nil},
+		"json-show":       {0, []string{"show", id, "-o", "json", "--body"}, nil},
+		"json-error":      {0, []string{"show", "ABCDEF", "-o", "json"}, nil},
+		"json-by-age":     {0, []string{"queue", "-o", "json", "--by", "age"}, nil},
+		"help-root":       {80, []string{"--help"}, nil},
+		"nothing-matches": {80, []string{"queue", "--domain", "nobody.example"}, nil},
 	} {
-		r := run(t, jam(), c.columns, append(c.args, "--color=never")...)
+		if c.op == nil {
+			c.op = jam()
+		}
+		r := run(t, c.op, c.columns, append(c.args, "--color=never")...)
 		got := r.stdout
 		if r.stderr != "" {
 			got += "-- stderr --\n" + r.stderr

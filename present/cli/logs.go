@@ -47,7 +47,7 @@ func (p *program) summaryCommand() *cobra.Command {
 		Example: "  holdfast logs summary /var/log/mail.log\n" +
 			"  holdfast logs summary /var/log/mail.log /var/log/mail.log.* --limit 0\n" +
 			"  holdfast logs summary --window 24h /var/log/mail.log -o json | jq .reasons\n" +
-			"  journalctl -o short-iso -t postfix/smtp | holdfast logs summary -",
+			"  ssh relay cat /var/log/mail.log | holdfast logs summary -",
 		RunE: p.run(func(ctx context.Context, args []string) error { return p.summary(ctx, *o, args) }),
 	}
 	f := pflag.NewFlagSet("summary", pflag.ContinueOnError)

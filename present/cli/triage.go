@@ -68,7 +68,9 @@ func (p *program) triage(ctx context.Context, o triageOptions) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
-	op, err := p.env.Open(ctx, p.settings)
+	settings := p.settings
+	settings.Surroundings = true
+	op, err := p.env.Open(ctx, settings)
 	if err != nil {
 		return err
 	}
@@ -109,7 +111,7 @@ func (t *triageRun) once(ctx context.Context) error {
 		}
 		dir := one.Snapshot.Instance.ConfigDir
 		s := &sight{Triage: one, shape: shape, earlier: t.earlier[dir], now: one.At.In(t.env.Now().Location())}
-		s.flow = present.FlowOf(one.Log, shape, s.earlier, t.window)
+		s.flow = present.FlowOf(one, shape, s.earlier, t.window)
 		t.earlier[dir] = shape
 		sights = append(sights, s)
 	}

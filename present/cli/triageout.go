@@ -20,36 +20,62 @@ type detail struct {
 	unseen  int // gaps, and lines of each
 	gap     int
 	top     int // causes and destinations
-	names   bool
+	flow    int // lines of what went in and out
+	ruled   bool
+	senders bool
+	log     bool
 }
 
-// details are tried in this order until one fits the terminal. At three in the
-// morning nobody scrolls: a screen that ends above the fold with fewer words
-// beats a longer one whose first line has left.
-var details = [...]detail{
-	{top: 5, names: true},
-	{summary: 4, proofs: 3, proof: 3, steps: 2, why: 2, also: 5, unseen: 3, gap: 2, top: 5, names: true},
-	{summary: 3, proofs: 2, proof: 2, steps: 2, why: 2, also: 3, unseen: 2, gap: 2, top: 3, names: true},
-	{summary: 3, proofs: 2, proof: 2, steps: 1, why: 2, also: 3, unseen: 1, gap: 2, top: 3, names: true},
-	{summary: 2, proofs: 2, proof: 1, steps: 1, why: 1, also: 2, unseen: 1, gap: 1, top: 3, names: true},
-	{summary: 2, proofs: 1, proof: 1, steps: 1, why: 1, also: 2, unseen: 1, gap: 1, top: 2},
-	{summary: 1, proofs: 1, proof: 1, steps: 1, why: 1, also: 1, unseen: 1, gap: 1, top: 1},
+// everything is what a pipe gets, and -v.
+var everything = detail{top: 5, ruled: true, senders: true, log: true}
+
+// least is what a terminal gets in any case.
+var least = detail{summary: 1, proofs: 1, proof: 1, steps: 1, why: 1, also: 1, unseen: 1, gap: 1, top: 1, flow: 1}
+
+// richer is what is told beyond that as long as all of it fits the terminal,
+// by importance. At three in the morning nobody scrolls: a first line that has
+// left the screen was not read.
+var richer = []func(*detail){
+	func(d *detail) { d.summary = 2 },
+	func(d *detail) { d.ruled = true },
+	func(d *detail) { d.also = 2 },
+	func(d *detail) { d.log = true },
+	func(d *detail) { d.top = 3 },
+	func(d *detail) { d.senders = true },
+	func(d *detail) { d.proofs = 2 },
+	func(d *detail) { d.why = 2 },
+	func(d *detail) { d.summary = 3 },
+	func(d *detail) { d.also = 3 },
+	func(d *detail) { d.gap = 2 },
+	func(d *detail) { d.flow = 2 },
+	func(d *detail) { d.unseen = 2 },
+	func(d *detail) { d.proof = 2 },
+	func(d *detail) { d.steps = 2 },
+	func(d *detail) { d.summary = 5 },
+	func(d *detail) { d.proofs = 3 },
+	func(d *detail) { d.also = 5 },
+	func(d *detail) { d.unseen = 4 },
+	func(d *detail) { d.top = 5 },
+	func(d *detail) { *d = everything },
 }
 
 // pageOf lays one instance out. Where stdout is not a terminal, and with -v,
 // nothing is left out for lack of room.
 func (t *triageRun) pageOf(s *sight, several bool) *page {
-	if t.screen.detail || t.screen.term.Rows == 0 {
-		return t.layout(s, several, details[0])
+	if t.screen.detail || t.screen.term.Columns == 0 {
+		return t.layout(s, several, everything)
 	}
 	const prompt = 1
-	var p *page
-	for _, d := range details {
-		if p = t.layout(s, several, d); p.height() <= t.screen.term.Rows-prompt {
-			break
+	told := least
+	best := t.layout(s, several, told)
+	for _, more := range richer {
+		tried := told
+		more(&tried)
+		if p := t.layout(s, several, tried); p.height() <= t.screen.term.Rows-prompt {
+			told, best = tried, p
 		}
 	}
-	return p
+	return best
 }
 
 func (t *triageRun) layout(s *sight, several bool, d detail) *page {
@@ -71,12 +97,15 @@ func (t *triageRun) layout(s *sight, several bool, d detail) *page {
 		p.line()
 		p.tableOf(shapeTable(s, d))
 	}
-	t.flowLine(p, s)
+	flowLine(p, s, d)
 	if !calm {
-		if d.names {
+		if d.senders && s.Snapshot.Len() > 0 {
 			sendersLine(p, s)
 		}
-		returnsLine(p, s)
+		returnsLine(p, s, len(findings) == 0)
+	}
+	if d.log {
+		logLine(p, s)
 	}
 	if !blind {
 		t.unseen(p, s, d)
@@ -173,7 +202,7 @@ func (t *triageRun) proofs(p *page, s *sight, f *diagnose.Finding, d detail) {
 		p.labelled(label, present.Say("%s: %s", where, text(e.Text)), d.proof)
 		label = present.Words{}
 	}
-	if len(f.RuledOut) == 0 {
+	if len(f.RuledOut) == 0 || !d.ruled {
 		return
 	}
 	if t.screen.detail {
@@ -308,46 +337,51 @@ func partOf(title present.Words, shown, more int) present.Words {
 	return present.Say("%s (%s of %s)", title, present.Count(shown), present.Count(shown+more))
 }
 
-// flowLine says what went in and out, and whether the queue grows.
-func (t *triageRun) flowLine(p *page, s *sight) {
+// flowLine says whether the queue grows, and what went in and out.
+func flowLine(p *page, s *sight, d detail) {
+	label := present.Say("FLOW")
 	var parts []present.Words
-	if f := s.flow; f.Arrived != nil {
-		window := present.Age(time.Duration(f.WindowSeconds) * time.Second)
-		parts = append(parts, present.Say("last %s: %s in, %s delivered", window, number(f.Arrived), number(f.Delivered)))
-		for _, n := range []struct {
-			count *int64
-			what  present.Words
-		}{
-			{f.Deferred, present.Say("deferred")},
-			{f.Suspended, present.Say("suspended")},
-			{f.Bounced, present.Say("bounced")},
-			{f.Rejected, present.Say("rejected")},
-		} {
-			if *n.count > 0 {
-				parts = append(parts, present.Say("%s %s", number(n.count), n.what))
-			}
-		}
-	}
 	if last := s.flow.SinceLastLook; last != nil {
-		parts = append(parts, present.Say("since the last look %s ago: +%s -%s",
-			present.Age(time.Duration(last.Seconds)*time.Second), present.Count(last.Came), present.Count(last.Left)))
+		parts = append(parts, present.Say("+%s -%s since the last look %s ago",
+			present.Count(last.Came), present.Count(last.Left), present.Age(time.Duration(last.Seconds)*time.Second)))
+	}
+	if s.flow.Arrived != nil {
+		parts = append(parts, logged(s.flow))
+	}
+	if len(parts) == 0 {
+		p.labelled(label, present.Say("not known: no log was read"), d.flow)
+		return
 	}
 	out := present.Join(", ", parts...)
 	switch s.flow.Direction {
 	case present.Growing:
-		out = present.Say("%s; the queue grows", out).In(present.Warn)
+		out = present.Say("the queue grows: %s", out).In(present.Warn)
 	case present.Shrinking:
-		out = present.Say("%s; the queue shrinks", out)
+		out = present.Say("the queue shrinks: %s", out)
 	case present.Steady:
-		out = present.Say("%s; the queue does not grow", out)
+		out = present.Say("the queue does not grow: %s", out)
 	}
-	if len(parts) == 0 {
-		out = present.Say("not known: no log was read")
+	p.labelled(label, out, d.flow)
+}
+
+// logged is what the log has counted.
+func logged(f present.FlowRecord) present.Words {
+	window := present.Age(time.Duration(f.WindowSeconds) * time.Second)
+	out := present.Say("last %s %s in, %s delivered", window, number(f.Arrived), number(f.Delivered))
+	for _, n := range []struct {
+		count *int64
+		what  present.Words
+	}{
+		{f.Deferred, present.Say("deferred")},
+		{f.Bounced, present.Say("bounced")},
+		{f.Rejected, present.Say("rejected")},
+		{f.Suspended, present.Say("put off untried")},
+	} {
+		if *n.count > 0 {
+			out = present.Say("%s, %s %s", out, number(n.count), n.what)
+		}
 	}
-	if s.Log != nil && s.Log.Suspect > 0 {
-		out = present.Say("%s; %s that Postfix did not write left out", out, present.Plural(int(s.Log.Suspect), "log line", "log lines"))
-	}
-	p.labelled(present.Say("FLOW"), out, 2)
+	return out
 }
 
 func number(n *int64) present.Words { return present.Count(int(*n)) }
@@ -366,11 +400,35 @@ func sendersLine(p *page, s *sight) {
 	p.labelled(present.Say("FROM"), out, 1)
 }
 
-// returnsLine says when mail begins to go back.
-func returnsLine(p *page, s *sight) {
+// logLine says what there is to know about the log before one believes it.
+func logLine(p *page, s *sight) {
+	if s.Log == nil {
+		return
+	}
+	var parts []present.Words
+	if n := s.Log.Suspect; n > 0 {
+		line := present.Say("%s in Postfix's name that it did not write, not counted", present.Plural(int(n), "line", "lines"))
+		if s.Log.Trust == observe.TrustPlain {
+			line = present.Say("%s; any local user can write to it", line)
+		}
+		parts = append(parts, line)
+	}
+	if n := s.Log.Unread; n > 0 {
+		parts = append(parts, present.Say("%s could not be read", present.Plural(int(n), "line", "lines")))
+	}
+	style := present.Normal
+	if s.Log.Suspect > 0 {
+		style = present.Warn
+	}
+	p.labelled(present.Say("LOG"), present.Join("; ", parts...).In(style), 1)
+}
+
+// returnsLine says when mail begins to go back. On a relay without a finding
+// that is of interest only where it is near.
+func returnsLine(p *page, s *sight, calm bool) {
 	f := s.shape.Forecast
 	var out present.Words
-	if !f.First.IsZero() {
+	if !f.First.IsZero() && (f.Day > 0 || !calm) {
 		out = present.Say("the first %s if nothing changes", present.When(f.First, s.now))
 		if f.Day > 0 {
 			out = present.Say("%s; %s within an hour, %s within a day", out, present.Count(f.Hour), present.Count(f.Day)).In(present.Warn)
