@@ -153,7 +153,7 @@ type advised struct {
 func (v *view) advice(a *assessed) advised {
 	s := steps{v.in}
 	look := s.waiting(a.cause, "shows the mail that waits", "--next-hop", a.name)
-	meaning := s.holdfast("says what the reply means and who has to act", "explain", quoted(a.text))
+	meaning := s.holdfast("says what the reply means and who has to act", "explain", "--", quoted(a.text))
 	one := s.tryOne(a.wait.sample, "tries one message now, to see whether the server takes it; look at its log lines")
 	harder := s.flush("the server asks for less and would get everything at once: refusals turn into a penalty")
 	switch a.cause {
