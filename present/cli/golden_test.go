@@ -168,7 +168,9 @@ func manual(t *testing.T) map[string][]string {
 	out[present.SchemaShow] = slices.Concat(out[present.SchemaShow], out[present.SchemaMessage], recipient("done_recipients"))
 	for _, f := range seen {
 		if strings.HasPrefix(f, "gaps[]") {
-			out[present.SchemaShow] = append(out[present.SchemaShow], f)
+			for _, s := range []string{present.SchemaShow, present.SchemaTriage, present.SchemaLogSummary} {
+				out[s] = append(out[s], f)
+			}
 		}
 	}
 	return out
@@ -233,6 +235,7 @@ func TestManualOfJSONIsComplete(t *testing.T) {
 	for _, record := range []any{
 		&present.MessageRecord{}, &present.NotesRecord{}, &present.GroupsRecord{}, &present.AgesRecord{},
 		&present.ShowRecord{}, &present.ErrorRecord{}, &present.VersionRecord{},
+		&present.TriageRecord{}, &present.ExplanationRecord{}, &present.LogSummaryRecord{},
 	} {
 		full(reflect.ValueOf(record).Elem())
 		line, err := present.AppendJSON(nil, record)
@@ -249,6 +252,7 @@ func TestManualOfJSONIsComplete(t *testing.T) {
 		schema := map[string]string{
 			"Message": present.SchemaMessage, "Notes": present.SchemaNotes, "Groups": present.SchemaGroups, "Ages": present.SchemaAges,
 			"Show": present.SchemaShow, "Error": present.SchemaError, "Version": present.SchemaVersion,
+			"Triage": present.SchemaTriage, "Explanation": present.SchemaExplanation, "LogSummary": present.SchemaLogSummary,
 		}[name]
 		want := slices.Sorted(slices.Values(documented[schema]))
 		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(have))); diff != "" {
