@@ -35,6 +35,10 @@ unit: ## unit tests alone, with the race detector
 lab: ## tests on a real Postfix alone (root)
 	@scripts/test build lab
 
+.PHONY: diagnose
+diagnose: build ## plant every trouble in real relays, and compare what triage names (root)
+	go run ./test/diagnose
+
 .PHONY: lint
 lint: ## golangci-lint and shellcheck
 	scripts/setup
