@@ -95,6 +95,15 @@ func TestMistakesOfTheCommandLine(t *testing.T) {
 		{args: "queue -", stdin: "4F1A2B3C4D\nnot an id\n", says: "line 2 of stdin", hint: "one queue ID a line"},
 		{args: "queue -", stdin: strings.Repeat("A", 5000), says: "stdin", hint: "one queue ID a line"},
 		{args: "show", says: "no ID", hint: "holdfast queue"},
+		{args: "triage now", says: "now", hint: "--help"},
+		{args: "triage --window 0s", says: "--window", hint: "1h"},
+		{args: "--window 5", says: "5", hint: "--help"},
+		{args: "explain", says: "no text", hint: "explain -"},
+		{args: "logs", says: "no command", hint: "logs summary"},
+		{args: "logs nope x", says: "no command nope", hint: "logs --help"},
+		{args: "logs summary", says: "no log file", hint: "/var/log/mail.log"},
+		{args: "logs summary --limit -1 x", says: "negative", hint: "--limit 0"},
+		{args: "logs summary --window -1h x", says: "negative", hint: "--window"},
 		{args: "version more", says: "more", hint: "--help"},
 	} {
 		opened := false
@@ -199,7 +208,7 @@ type noSpace struct{}
 func (noSpace) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
 func TestOutputThatCannotBeWritten(t *testing.T) {
-	for _, args := range []string{"queue", "queue -o json", "queue --by cause -o json", "show 4F1A2B3C4D", "version", "queue --help"} {
+	for _, args := range []string{"", "triage -o json", "explain 421", "explain 421 -o json", "queue", "queue -o json", "queue --by cause -o json", "show 4F1A2B3C4D", "version", "queue --help"} {
 		var stderr bytes.Buffer
 		code := Run(t.Context(), strings.Fields(args), Env{
 			Stdin: strings.NewReader(""), Stdout: noSpace{}, Stderr: &stderr,
@@ -424,7 +433,7 @@ func TestColour(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"--help", "triage --help", "queue --help", "show --help", "version --help", "help queue", "help where", "completion bash --help"} {
+	for _, args := range []string{"--help", "triage --help", "explain --help", "logs --help", "logs summary --help", "queue --help", "show --help", "version --help", "help queue", "help where", "completion bash --help"} {
 		r := run(t, nil, 80, append(strings.Fields(args), "--color=never")...)
 		if r.code != 0 || r.stderr != "" {
 			t.Errorf("%q: %d %q", args, r.code, r.stderr)
@@ -435,7 +444,10 @@ func TestHelp(t *testing.T) {
 			}
 		}
 		needs := []string{"Examples", "Global flags"}
-		if verb := strings.TrimPrefix(strings.TrimSuffix(args, " --help"), "help "); verb == "triage" || verb == "queue" || verb == "show" || verb == "version" {
+		if args == "logs --help" {
+			needs = []string{"Commands", "summary", "Global flags"}
+		}
+		if verb := strings.TrimPrefix(strings.TrimSuffix(args, " --help"), "help "); verb == "triage" || verb == "explain" || verb == "logs summary" || verb == "queue" || verb == "show" || verb == "version" {
 			needs = append(needs, "Exit codes", "  0     done", "Usage", "holdfast "+verb)
 		}
 		for _, need := range needs {

@@ -23,7 +23,7 @@ func (p *program) explainCommand() *cobra.Command {
 			"mailq, a line of the log, the diagnostic code of a bounce. With - the texts are\n" +
 			"read from stdin, one a line. Nothing is looked at, so no rights are needed.",
 		Example: "  holdfast explain '421 4.7.0 Try again later, closing connection'\n" +
-			"  grep status=deferred /var/log/mail.log | holdfast explain - -o json | jq -r .class\n" +
+			"  grep status=deferred mail.log | holdfast explain - -o json | jq -r .class\n" +
 			"  holdfast queue --by text -o json | jq -r '.groups[].key' | holdfast explain -",
 		RunE: p.run(p.explain),
 	}

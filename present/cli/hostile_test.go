@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,8 +11,11 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"holdfast/diagnose"
 	"holdfast/observe"
+	"holdfast/observe/maillog"
 	"holdfast/observe/spool"
+	"holdfast/operate"
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/present"
@@ -83,6 +87,7 @@ func poisoned(attack string) *still {
 	poison(reflect.ValueOf(headers[:2]), attack)
 	return &still{
 		snaps: []*observe.Snapshot{snap, snap},
+		judge: func(t *operate.Triage) { condemn(t, attack) }, sum: poisonedSummary(attack), sumGaps: snap.Gaps,
 		detail: func(d *spool.Detail, want spool.Want) {
 			d.Finished = m.Recipients
 			d.Path, d.Misplaced, d.HeadersCut, d.BodyCut = attack, true, true, true
@@ -93,6 +98,33 @@ func poisoned(attack string) *still {
 		},
 		headers: map[postfix.QueueID][]plan.Header{},
 	}
+}
+
+// condemn makes a verdict in which every text says the attack, commands
+// included.
+func condemn(t *operate.Triage, attack string) {
+	log := readLog()
+	log.UnreadSamples, log.SuspectSamples = []string{"u"}, []string{"s"}
+	poison(reflect.ValueOf(log), attack)
+	f := throttled()
+	poison(reflect.ValueOf(&f), attack)
+	f.Scope, f.Confidence = diagnose.Destination, diagnose.High
+	f.Next = append(f.Next, diagnose.Step{Argv: []string{"holdfast", "queue", "--sender", attack}, Why: attack})
+	var all []diagnose.Finding
+	for _, scope := range []diagnose.Scope{diagnose.Destination, diagnose.Sender, diagnose.HostScope, diagnose.Global, diagnose.Scope(attack)} {
+		f.Scope = scope
+		all = append(all, f)
+	}
+	t.Log, t.Verdict = log, diagnose.Verdict{State: diagnose.NotFlowing, Sentence: attack, Findings: all}
+}
+
+func poisonedSummary(attack string) *maillog.Summary {
+	s := &maillog.Summary{
+		Lines: 5, Unread: 1, Suspect: 1, UnreadSamples: []string{"u"}, SuspectSamples: []string{"s"}, First: at, Last: at, Dropped: 1,
+		Reasons: []maillog.SummaryReason{{}}, Destinations: []maillog.SummaryDestination{{}}, Senders: []maillog.SummarySender{{}},
+	}
+	poison(reflect.ValueOf(s), attack)
+	return s
 }
 
 // harmless fails if a terminal would do anything with s but show it. Lines end
@@ -130,6 +162,7 @@ func TestHostileTextReachesNoScreen(t *testing.T) {
 	}
 	verbs = append(verbs, []string{"queue", "--ages"}, []string{"queue", "--ages=sender"}, []string{"queue", "-v"}, []string{"queue", "--limit", "0"},
 		[]string{"queue", "--header", "subject: x"},
+		[]string{"triage", "-q"}, []string{"triage", "-v"}, []string{"logs", "summary", "f"}, []string{"logs", "summary", "f", "-v"},
 		[]string{"show", "4F1A2B3C4D"}, []string{"show", "4F1A2B3C4D", "--body", "-v"})
 	for _, attack := range attacks {
 		op := poisoned(attack)
@@ -153,7 +186,21 @@ func TestHostileTextReachesNoScreen(t *testing.T) {
 				}
 			}
 		}
-		for _, args := range [][]string{{attack}, {"queue", attack}, {"queue", "--" + attack}, {"queue", "--by", attack}, {"queue", "--where", attack}, {"queue", "--sender", attack}, {"show", attack}, {"queue", "--limit", attack}} {
+		for _, args := range [][]string{
+			{attack},
+			{"queue", attack},
+			{"queue", "--" + attack},
+			{"queue", "--by", attack},
+			{"queue", "--where", attack},
+			{"queue", "--sender", attack},
+			{"show", attack},
+			{"queue", "--limit", attack},
+			{"explain", attack},
+			{"explain", "host mx.x.example[192.0.2.1] said: 550 5.1.1 " + attack},
+			{"triage", attack},
+			{"logs", attack},
+			{"logs", "summary", "--" + attack},
+		} {
 			if slices.ContainsFunc(args, func(a string) bool { return strings.Contains(a, "\x00") }) {
 				continue // no shell can pass it
 			}
@@ -192,6 +239,32 @@ func TestHostileTextIsStillThere(t *testing.T) {
 		}
 		if sender != attack || address != attack {
 			t.Errorf("%+.40q came back as %+.40q and %+.40q", attack, sender, address)
+		}
+	}
+}
+
+// TestCommandsOfATriageArePlainWords: what is printed to be pasted is split by
+// a shell into exactly the words that were meant, whatever mail put into them.
+func TestCommandsOfATriageArePlainWords(t *testing.T) {
+	for _, attack := range attacks {
+		attack = strings.ReplaceAll(attack, "\x00", "") // no argument can hold one
+		op := jam()
+		op.judge = func(t *operate.Triage) {
+			f := throttled()
+			f.Next = []diagnose.Step{{Argv: []string{"printf", "%s", attack}, Why: "x"}}
+			t.Verdict = diagnose.Verdict{State: diagnose.NotFlowing, Findings: []diagnose.Finding{f}}
+		}
+		for _, columns := range []int{0, 80} {
+			r := run(t, op, columns, "triage", "--color=never")
+			_, rest, ok := strings.Cut(r.stdout, "NEXT    ")
+			if !ok {
+				t.Fatalf("no command for %+.30q: %s", attack, r.stdout)
+			}
+			line, _, _ := strings.Cut(rest, "\n")
+			out, err := exec.CommandContext(t.Context(), "bash", "-c", line).Output()
+			if err != nil || string(out) != attack {
+				t.Errorf("%+.60q is pasted as %+.60q (%v)", attack, out, err)
+			}
 		}
 	}
 }

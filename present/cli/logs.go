@@ -120,8 +120,8 @@ func (s *summarySheet) write() {
 	s.senders()
 	if s.sum.Dropped > 0 {
 		s.screen.Line()
-		s.screen.Line(present.Say("%s of reasons, destinations or senders too rare to be kept apart are only in the totals",
-			large(s.sum.Dropped)).In(present.Faint))
+		s.screen.Line(present.Say("%s had a reason, destination or sender too rare to be kept apart",
+			present.Plural(int(s.sum.Dropped), "line", "lines")).In(present.Faint))
 	}
 	s.samples()
 }
@@ -142,7 +142,7 @@ func (s *summarySheet) headline() {
 		s.screen.Line(present.Say("%s could not be read%s", present.Plural(int(s.sum.Unread), "line of Postfix", "lines of Postfix"), s.hint()).In(present.Warn))
 	}
 	if s.sum.Suspect > 0 {
-		s.screen.Line(present.Say("%s bear Postfix's name without being its own, and are not counted%s",
+		s.screen.Line(present.Say("%s in Postfix's name that it did not write, not counted%s",
 			present.Plural(int(s.sum.Suspect), "line", "lines"), s.hint()).In(present.Warn))
 	}
 }
@@ -204,8 +204,10 @@ func (s *summarySheet) reasons() {
 	}
 	s.title(present.Say("Why attempts failed"), shown, len(s.sum.Reasons))
 	t := &present.Table{Columns: []present.Column{
-		{Title: present.Say("DEFERRED"), Width: 9, Right: true}, {Title: present.Say("BOUNCED"), Right: true},
-		{Title: present.Say("CLASS")}, {Title: present.Say("TEXT")},
+		{Title: present.Say("DEFERRED"), Width: 9, Right: true},
+		{Title: present.Say("BOUNCED"), Right: true},
+		{Title: present.Say("CLASS")},
+		{Title: present.Say("TEXT")},
 	}}
 	room := 0
 	if s.screen.term.Columns > 0 {
@@ -229,8 +231,10 @@ func (s *summarySheet) destinations() {
 	}
 	s.title(present.Say("Destinations"), shown, len(s.sum.Destinations))
 	t := &present.Table{Columns: []present.Column{
-		{Title: present.Say("DELIVERED"), Right: true}, {Title: present.Say("DEFERRED"), Right: true},
-		{Title: present.Say("BOUNCED"), Right: true}, {Title: present.Say("DOMAIN"), Least: 20},
+		{Title: present.Say("DELIVERED"), Right: true},
+		{Title: present.Say("DEFERRED"), Right: true},
+		{Title: present.Say("BOUNCED"), Right: true},
+		{Title: present.Say("DOMAIN"), Least: 20},
 	}}
 	for _, d := range s.sum.Destinations[:shown] {
 		t.Row(large(d.Delivered), large(d.Deferred), large(d.Bounced), groupName(present.ByDestination, d.Domain))

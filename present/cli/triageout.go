@@ -266,14 +266,23 @@ func (t *triageRun) others(p *page, s *sight, rest []diagnose.Finding, d detail)
 // shapeTable has the queues, the causes and the destinations side by side.
 func shapeTable(s *sight, d detail) *present.Table {
 	t := &present.Table{Columns: []present.Column{
-		{}, {Right: true}, {Right: true, Spare: 1}, {Right: true, Spare: 2},
-		{Least: 12}, {Right: true}, {Least: 14}, {Right: true},
+		{},
+		{Right: true},
+		{Right: true, Spare: 1},
+		{Right: true, Spare: 2},
+		{Least: 12},
+		{Right: true},
+		{Least: 14},
+		{Right: true},
 	}}
 	causes, moreCauses := present.Top(s.shape.Causes, d.top)
 	dests, moreDests := present.Top(s.shape.Destinations, d.top)
 	title := []present.Words{
 		present.Say("QUEUE"), present.Say("MESSAGES"), present.Say("OLDEST"), present.Say("SIZE"),
-		partOf(present.Say("WHY"), len(causes), moreCauses), {}, partOf(present.Say("TO"), len(dests), moreDests), {},
+		partOf(present.Say("WHY"), len(causes), moreCauses),
+		{},
+		partOf(present.Say("TO"), len(dests), moreDests),
+		{},
 	}
 	cells := len(title)
 	for i := range title {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/observe"
+	"holdfast/observe/maillog"
 	"holdfast/observe/spool"
 	"holdfast/operate"
 	"holdfast/plan"
@@ -28,6 +29,11 @@ type still struct {
 	onLook  func(n int)
 	detail  func(*spool.Detail, spool.Want)
 	closed  bool
+	// sum is what logs summary finds, with sumGaps and sumErr.
+	sum     *maillog.Summary
+	sumGaps []observe.Gap
+	sumErr  error
+	asked   maillog.Options
 	// judge makes the triage of a snapshot, where one is asked for.
 	judge func(*operate.Triage)
 }
@@ -130,6 +136,14 @@ func runWith(ctx context.Context, t *testing.T, op Operator, columns int, stdin 
 		Terminal: Terminal{Columns: columns, Rows: 24},
 		Now:      func() time.Time { return at },
 		Open:     func(context.Context, Settings) (Operator, error) { return op, nil },
+		Summarize: func(_ context.Context, _ []string, o maillog.Options) (*maillog.Summary, []observe.Gap, error) {
+			s, ok := op.(*still)
+			if !ok {
+				t.Fatalf("%v sums up logs of %T", args, op)
+			}
+			s.asked = o
+			return s.sum, s.sumGaps, s.sumErr
+		},
 	})
 	return result{code, stdout.String(), stderr.String()}
 }
