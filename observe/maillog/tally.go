@@ -147,7 +147,7 @@ func (t *Tally) Text(block []byte, trust observe.Trust, newest time.Time) {
 			block = nil
 		}
 		t.lines++
-		t.line(line)
+		t.line(bytes.TrimSuffix(line, []byte("\r"))) // a log that was mailed or copied by hand
 	}
 }
 
