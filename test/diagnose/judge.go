@@ -41,7 +41,7 @@ func decodeAnswers(text string) ([]Answer, error) {
 	for d.More() {
 		var a Answer
 		if err := d.Decode(&a); err != nil {
-			return nil, fmt.Errorf("decode answer: %w\n%s", err, text)
+			return nil, fmt.Errorf("decode answer: %w", err)
 		}
 		list = append(list, a)
 	}
@@ -112,7 +112,7 @@ func (e Expect) compare(a Answer) []string {
 		}
 	}
 	if len(e.State) > 0 && !slices.Contains(e.State, a.State) {
-		miss("state %s, not %v", a.State, e.State)
+		miss("state %s (%s), not %v", a.State, a.Sentence, e.State)
 	}
 	for _, f := range a.Findings {
 		// A cause without proof, or without a next step, is an opinion.

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,7 +157,7 @@ func (c campaign) ask(ctx context.Context, l *lab.Lab, r *Result) error {
 	}
 	r.Took, r.Raw = time.Since(began), res.Stdout
 	if res.Code != r.Case.Expect.Exit {
-		return fmt.Errorf("triage: exit %d, not %d: %s%s", res.Code, r.Case.Expect.Exit, res.Stderr, res.Stdout)
+		r.Misses = append(r.Misses, fmt.Sprintf("exit %d, not %d: %s", res.Code, r.Case.Expect.Exit, strings.TrimSpace(res.Stderr)))
 	}
 	r.Answers, err = decodeAnswers(res.Stdout)
 	return err
