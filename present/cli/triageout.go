@@ -24,10 +24,11 @@ type detail struct {
 	ruled   bool
 	senders bool
 	log     bool
+	air     bool // an empty line below the sentence
 }
 
 // everything is what a pipe gets, and -v.
-var everything = detail{top: 5, ruled: true, senders: true, log: true}
+var everything = detail{top: 5, ruled: true, senders: true, log: true, air: true}
 
 // least is what a terminal gets in any case.
 var least = detail{summary: 1, proofs: 1, proof: 1, steps: 1, why: 1, also: 1, unseen: 1, gap: 1, top: 1, flow: 1}
@@ -37,22 +38,23 @@ var least = detail{summary: 1, proofs: 1, proof: 1, steps: 1, why: 1, also: 1, u
 // left the screen was not read.
 var richer = []func(*detail){
 	func(d *detail) { d.summary = 2 },
-	func(d *detail) { d.ruled = true },
+	func(d *detail) { d.proof = 2 },
 	func(d *detail) { d.also = 2 },
+	func(d *detail) { d.senders = true },
+	func(d *detail) { d.ruled = true },
 	func(d *detail) { d.log = true },
 	func(d *detail) { d.top = 3 },
-	func(d *detail) { d.senders = true },
-	func(d *detail) { d.proofs = 2 },
+	func(d *detail) { d.air = true },
 	func(d *detail) { d.why = 2 },
+	func(d *detail) { d.proofs = 2 },
 	func(d *detail) { d.summary = 3 },
 	func(d *detail) { d.also = 3 },
 	func(d *detail) { d.gap = 2 },
 	func(d *detail) { d.flow = 2 },
 	func(d *detail) { d.unseen = 2 },
-	func(d *detail) { d.proof = 2 },
 	func(d *detail) { d.steps = 2 },
 	func(d *detail) { d.summary = 5 },
-	func(d *detail) { d.proofs = 3 },
+	func(d *detail) { d.proofs, d.proof = 3, 3 },
 	func(d *detail) { d.also = 5 },
 	func(d *detail) { d.unseen = 4 },
 	func(d *detail) { d.top = 5 },
@@ -83,7 +85,9 @@ func (t *triageRun) layout(s *sight, several bool, d detail) *page {
 	t.sentence(p, s, several)
 	findings := s.Verdict.Findings
 	if len(findings) > 0 {
-		p.line()
+		if d.air {
+			p.line()
+		}
 		t.finding(p, s, &findings[0], d)
 		t.others(p, s, findings[1:], d)
 	}
@@ -116,11 +120,13 @@ func (t *triageRun) layout(s *sight, several bool, d detail) *page {
 // sentence answers the first question.
 func (t *triageRun) sentence(p *page, s *sight, several bool) {
 	style, word := present.Good, present.Say("Mail flows.")
-	switch s.Verdict.State {
-	case diagnose.NotFlowing:
+	switch {
+	case s.Verdict.State == diagnose.NotFlowing:
 		style, word = present.Bad, present.Say("Mail does not flow.")
-	case diagnose.CannotTell:
+	case s.Verdict.State == diagnose.CannotTell:
 		style, word = present.Warn, present.Say("Cannot tell whether mail flows.")
+	case len(s.Verdict.Findings) > 0:
+		style = present.Warn
 	}
 	if s.Verdict.Sentence != "" {
 		word = text(s.Verdict.Sentence)
@@ -175,6 +181,9 @@ func placed(f *diagnose.Finding) present.Words {
 	case f.Scope == diagnose.Sender:
 		return present.Say("from %s", present.Address(f.Subject))
 	}
+	if queue, err := postfix.ParseQueue(f.Subject); err == nil {
+		return present.Say("in the %s queue", text(queue.String()))
+	}
 	return present.Say("at %s", text(f.Subject))
 }
 
@@ -220,15 +229,18 @@ func (t *triageRun) proofs(p *page, s *sight, f *diagnose.Finding, d detail) {
 	p.labelled(present.Say("NOT"), present.Say("%s (-v says why not)", present.Join(", ", names...)), 1)
 }
 
-// steps writes commands to paste and why; a step without a command is advice.
+// steps writes commands to paste and why. A step without a command is advice,
+// and does not take the place of a command where there is room for few.
 func steps(p *page, label present.Words, list []diagnose.Step, d detail) {
-	for i, step := range list {
-		if d.steps > 0 && i >= d.steps {
+	commands := 0
+	for _, step := range list {
+		if d.steps > 0 && commands >= d.steps {
 			return
 		}
 		if len(step.Argv) > 0 {
 			p.command(label, present.Shell(step.Argv...))
 			label = present.Words{}
+			commands++
 		}
 		p.labelled(label, text(step.Why), d.why)
 		label = present.Words{}
@@ -362,15 +374,33 @@ func flowLine(p *page, s *sight, d detail) {
 		return
 	}
 	out := present.Join(", ", parts...)
-	switch s.flow.Direction {
-	case present.Growing:
-		out = present.Say("the queue grows: %s", out).In(present.Warn)
-	case present.Shrinking:
-		out = present.Say("the queue shrinks: %s", out)
-	case present.Steady:
-		out = present.Say("the queue does not grow: %s", out)
+	p.labelled(label, present.Say("%s: %s", growth(s.flow), out).In(growthStyle(s.flow.Direction)), d.flow)
+}
+
+// growth says whether the queue grows, as two looks have shown, or whether it
+// did, as the log tells.
+func growth(f present.FlowRecord) present.Words {
+	now := f.SinceLastLook != nil
+	switch {
+	case f.Direction == present.Growing && now:
+		return present.Say("the queue grows")
+	case f.Direction == present.Growing:
+		return present.Say("the queue grew")
+	case f.Direction == present.Shrinking:
+		return present.Say("the queue shrinks")
+	case f.Direction == present.Steady && now:
+		return present.Say("the queue does not grow")
+	case f.Direction == present.Steady:
+		return present.Say("the queue did not grow")
 	}
-	p.labelled(label, out, d.flow)
+	return present.Say("no mail moved")
+}
+
+func growthStyle(d present.Direction) present.Style {
+	if d == present.Growing {
+		return present.Warn
+	}
+	return present.Normal
 }
 
 // logged is what the log has counted.
