@@ -19,11 +19,11 @@ type generator struct {
 	iso  bool
 	live []*generated // mail that is in the queue
 
-	arrived, delivered, deferred, suspended, bounced, expired, rejected, held int64
-	notices, bytes                                                            int64
-	deferredIDs                                                               map[string]bool
-	lines                                                                     int64
-	domains                                                                   int
+	arrived, delivered, deferred, suspended, bounced, rejected, held int64
+	bytes                                                            int64
+	deferredIDs                                                      map[string]bool
+	lines                                                            int64
+	domains                                                          int
 }
 
 // generated is one message on its way.

@@ -98,13 +98,13 @@ func appendWord(dst, word []byte) []byte {
 			longest = max(longest, run)
 			continue
 		case c == '@':
-			return append(append(dst, someWord...), tail(word)...)
+			return append(append(dst, someWord...), punctuation(word)...)
 		case c == '/' || c == '=':
 			path = true
 		}
 		run = 0
 	}
-	end := tail(word)
+	end := punctuation(word)
 	if digits >= 3 && len(word)-len(end) >= 10 && !path && ticket(word[:len(word)-len(end)]) {
 		return append(append(dst, someTicket...), end...)
 	}
@@ -153,8 +153,8 @@ func ticket(word []byte) bool {
 	return longest < 6 && others <= len(word)/4
 }
 
-// tail returns the punctuation that a word ends with and that is not part of it.
-func tail(word []byte) []byte {
+// punctuation returns the punctuation that a word ends with and that is not part of it.
+func punctuation(word []byte) []byte {
 	n := len(word)
 	for n > 0 && (word[n-1] == '.' || word[n-1] == ':' || word[n-1] == '!' || word[n-1] == '?') {
 		n--

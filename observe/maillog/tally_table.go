@@ -82,7 +82,7 @@ func (t *table[V]) grow() {
 	old := t.slots
 	size := max(64, 2*len(old))
 	t.slots = make([]slot[V], size)
-	t.shift = 64 - bits.TrailingZeros(uint(size)) //nolint:gosec // a size is not negative
+	t.shift = 64 - bits.TrailingZeros(uint(size))
 	for _, s := range old {
 		if s.key == 0 {
 			continue
@@ -173,7 +173,7 @@ func (r *ranking[E]) prune() {
 	for i, n := range order {
 		keys, items = append(keys, r.keys[n]), append(items, r.items[n])
 		at, _ := r.index.put(r.keys[n])
-		*at = int32(i) //nolint:gosec // bounded by keep
+		*at = int32(i)
 	}
 	r.keys, r.items = keys, items
 }
@@ -231,8 +231,8 @@ func (d *distinct) estimate() {
 // note enters a key into the sketch: its first bits choose a register, which
 // keeps how rare the rarest of its keys was.
 func (d *distinct) note(key uint64) {
-	key = max(key, 1) // as the set does
-	rank := uint8(bits.LeadingZeros64(key<<sketchBits|1<<(sketchBits-1))) + 1
+	key = max(key, 1)                                                         // as the set does
+	rank := uint8(bits.LeadingZeros64(key<<sketchBits|1<<(sketchBits-1))) + 1 //nolint:gosec // at most 64
 	if r := &d.sketch[key>>(64-sketchBits)]; *r < rank {
 		*r = rank
 	}

@@ -134,19 +134,25 @@ func (t *traffic) domain(r *record) *domain {
 	if len(name) == 0 {
 		return nil
 	}
-	for _, c := range name {
-		if c >= 'A' && c <= 'Z' {
-			t.lower = append(t.lower[:0], name...)
-			name = t.lower
-			lowerASCII(name)
-			break
-		}
+	if hasUpper(name) {
+		t.lower = append(t.lower[:0], name...)
+		name = t.lower
+		lowerASCII(name)
 	}
 	key := hashOf(name)
 	if d := t.domains.find(key); d != nil {
 		return d
 	}
 	return t.domains.add(key, domain{name: string(name)})
+}
+
+func hasUpper(b []byte) bool {
+	for _, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			return true
+		}
+	}
+	return false
 }
 
 func lowerASCII(b []byte) {

@@ -1,6 +1,7 @@
 package maillog
 
 import (
+	"bytes"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (c *clock) traditional(b []byte) (at int64, n int, ok bool) {
 	if !ok || sec > 60 {
 		return 0, 0, false
 	}
-	if c.size != sizeTraditional || string(c.text[:sizeTraditional]) != string(b[:sizeTraditional]) {
+	if c.size != sizeTraditional || !bytes.Equal(c.text[:sizeTraditional], b[:sizeTraditional]) {
 		start, ok := c.minuteOfYear(b)
 		if !ok {
 			return 0, 0, false
@@ -107,7 +108,7 @@ func (c *clock) iso(b []byte) (at int64, n int, ok bool) {
 	if len(b) < len("2026-11-23T17:37:24Z ") || b[4] != '-' || b[16] != ':' {
 		return 0, 0, false
 	}
-	if c.size != sizeISO || string(c.text[:sizeISO]) != string(b[:sizeISO]) {
+	if c.size != sizeISO || !bytes.Equal(c.text[:sizeISO], b[:sizeISO]) {
 		start, ok := minuteOfISO(b)
 		if !ok {
 			return 0, 0, false

@@ -69,7 +69,7 @@ func appendTrouble(dst, text []byte) []byte {
 }
 
 func appendTroubleWord(dst, word []byte) []byte {
-	end := tail(word)
+	end := punctuation(word)
 	stem := word[:len(word)-len(end)]
 	digits, dots := 0, 0
 	for i, c := range stem {
