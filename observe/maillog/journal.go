@@ -205,7 +205,7 @@ func (j *journalReader) next() (journalLine, error) {
 	if err != nil {
 		return l, err
 	}
-	if wrong := json.Unmarshal(line, &l); wrong != nil || l.at().IsZero() {
+	if wrong := json.Unmarshal(line, &l); wrong != nil || l.Sent.number() <= 0 && l.Received.number() <= 0 {
 		return l, errNoEntry
 	}
 	return l, nil

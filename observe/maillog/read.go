@@ -1,6 +1,7 @@
 package maillog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func (r *reading) all(ctx context.Context) error {
 // and has grown again is another, whatever its inode says.
 func (f *logFile) unchanged(beginning []byte) error {
 	now, err := f.beginning()
-	if err == nil && (len(now) < len(beginning) || string(now[:len(beginning)]) != string(beginning)) {
+	if err == nil && (len(now) < len(beginning) || !bytes.Equal(now[:len(beginning)], beginning)) {
 		err = errShrunk
 	}
 	return err

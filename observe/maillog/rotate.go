@@ -1,6 +1,7 @@
 package maillog
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -213,7 +214,7 @@ func (p *rotation) dropCopy() {
 	a, err1 := log.beginning()
 	b, err2 := older.beginning()
 	n := min(len(a), len(b))
-	if err1 == nil && err2 == nil && n >= tellsApart && string(a[:n]) == string(b[:n]) {
+	if err1 == nil && err2 == nil && n >= tellsApart && bytes.Equal(a[:n], b[:n]) {
 		older.close()
 		p.files = slices.Delete(p.files, 1, 2)
 	}
