@@ -14,11 +14,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
+	"holdfast/durable"
 	"holdfast/observe"
+	"holdfast/observe/maillog"
 	"holdfast/observe/opener"
 	"holdfast/observe/probe"
 	"holdfast/observe/showq"
@@ -34,6 +38,11 @@ type Options struct {
 	ConfigDirs []string
 	// CommandDir is where Postfix's commands are; "" means the usual places.
 	CommandDir string
+	// Surroundings prepares what Triage needs beside the queue: the right to
+	// open logs, and a place below StateDir where probes remember whom they
+	// asked, so that nobody is asked too often.
+	Surroundings bool
+	StateDir     string
 }
 
 // Operator operates the instances of one host.
@@ -41,6 +50,8 @@ type Operator struct {
 	instances []*instance
 	gaps      []observe.Gap
 	opener    *opener.Opener
+	// memory is the directory of what probes remember.
+	memory string
 }
 
 type instance struct {
@@ -62,12 +73,11 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 	// One process has one identity. Instances with different owners are rare;
 	// the first owner's are read, the others are named with what reads them.
 	owner := found[0].MailOwner
-	var spools []string
-	for _, in := range found {
-		spools = append(spools, in.QueueDir)
-	}
-	if o.opener, err = opener.Start(opener.Grants{QueueDirs: spools}); err != nil {
+	if o.opener, err = opener.Start(grants(found, opts.Surroundings)); err != nil {
 		o.gaps = append(o.gaps, observe.Gap{Source: "maildrop", Text: err.Error(), Hint: "messages that local users submitted and pickup did not take yet are not read"})
+	}
+	if opts.Surroundings {
+		o.remember(opts.StateDir, owner)
 	}
 	if err := spool.Drop(owner); err != nil {
 		return nil, errors.Join(err, o.Close())
@@ -80,6 +90,40 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 		o.instances = append(o.instances, &instance{Instance: in, reader: reader, foreign: in.MailOwner != owner})
 	}
 	return o, nil
+}
+
+// grants are what the opener may open for these instances.
+func grants(found []postfix.Instance, logs bool) opener.Grants {
+	var g opener.Grants
+	for _, in := range found {
+		g.QueueDirs = append(g.QueueDirs, in.QueueDir)
+		if !logs {
+			continue
+		}
+		for _, path := range maillog.Candidates(in.MailLogFile) {
+			if !slices.Contains(g.Logs, path) {
+				g.Logs = append(g.Logs, path)
+			}
+		}
+	}
+	return g
+}
+
+// remember makes the directory in which probes note whom they asked when. It
+// belongs to the mail owner, since the process that probes runs as that. Who is
+// not root finds it there or does without, and then connects to nobody.
+func (o *Operator) remember(stateDir, owner string) {
+	o.memory = filepath.Join(stateDir, "probes")
+	if os.Geteuid() != 0 {
+		return
+	}
+	uid, gid, err := spool.LookupOwner(owner)
+	if err == nil {
+		err = durable.MkdirFor(o.memory, 0o700, uid, gid)
+	}
+	if err != nil {
+		o.gaps = append(o.gaps, observe.Gap{Source: "state", Object: o.memory, Text: err.Error(), Hint: "mail servers are not connected to: --state-dir names another directory for what probes remember"})
+	}
 }
 
 // Close ends what New started.

@@ -29,8 +29,9 @@ func main() {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Terminal: cli.TerminalOf(os.Stdout), Live: cli.TerminalOf(os.Stderr).Columns > 0,
 		Open: func(ctx context.Context, s cli.Settings) (cli.Operator, error) {
-			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs})
+			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: s.Surroundings})
 		},
+		Summarize: operate.SummarizeLogs,
 	})
 	stop()
 	os.Exit(code)

@@ -23,7 +23,7 @@ func Drop(owner string) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	uid, gid, err := lookupOwner(owner)
+	uid, gid, err := LookupOwner(owner)
 	if err == nil && (uid == 0 || gid == 0) {
 		err = errors.New("the owner of the spool is root")
 	}

@@ -102,7 +102,7 @@ func NewReader(in postfix.Instance, opts Options) (*Reader, error) {
 		opts.Now = time.Now
 	}
 	r := &Reader{in: in, opts: opts, owner: -1, dirs: make(map[string]*directory), strays: make(map[string][]observe.Stray)}
-	if uid, _, err := lookupOwner(in.MailOwner); err == nil {
+	if uid, _, err := LookupOwner(in.MailOwner); err == nil {
 		r.owner = uid
 	}
 	for range opts.Workers {
@@ -111,7 +111,8 @@ func NewReader(in postfix.Instance, opts Options) (*Reader, error) {
 	return r, nil
 }
 
-func lookupOwner(name string) (uid, gid int, err error) {
+// LookupOwner returns the user and group ID of an account, the mail owner.
+func LookupOwner(name string) (uid, gid int, err error) {
 	u, err := user.Lookup(name)
 	if err != nil {
 		return 0, 0, err

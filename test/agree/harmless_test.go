@@ -22,10 +22,10 @@ import (
 
 // readVerbs are the verbs that only look. A new verb belongs here or to the
 // tests of what it changes.
-var readVerbs = []string{"queue", "show"}
+var readVerbs = []string{"queue", "show", "triage"}
 
 // otherVerbs have nothing to do with the spool.
-var otherVerbs = []string{"completion", "help", "version"}
+var otherVerbs = []string{"completion", "explain", "help", "logs", "version"}
 
 func TestReadingLeavesNoTrace(t *testing.T) {
 	for _, c := range []struct {
@@ -69,6 +69,7 @@ func (j *jam) readings() [][]string {
 		{"queue", "--header", "Subject:lab", "-o", "json"},
 		{"queue", "--where", "recipient_count > 1"},
 		{"queue", "--sort", "size", "--limit", "3"},
+		{"triage"},
 	}
 	for _, by := range []string{"destination", "next-hop", "cause", "text", "sender", "client", "sasl", "queue", "age", "size"} {
 		all = append(all, []string{"queue", "--by", by})

@@ -79,6 +79,13 @@ func standing(t *testing.T, top string) map[string]state {
 			t.Fatalf("stat %s: %v", path, err)
 		}
 		found[path] = state{st.Ino, st.Nlink, st.Mode, st.Uid, st.Gid, st.Size, st.Atim.Nano(), st.Mtim.Nano(), st.Ctim.Nano()}
+		if path == filepath.Join(top, "etc/resolv.conf") {
+			// Configuration in the jail, root's, which triage reads as any
+			// process of Postfix does: its access time is nobody's evidence.
+			s := found[path]
+			s.Read = 0
+			found[path] = s
+		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			return
 		}
