@@ -83,23 +83,29 @@ func follow(lines *bufio.Scanner, start time.Time) (Trial, error) {
 	for _, t.Stage = range stages {
 		if !lines.Scan() {
 			t.Took = time.Since(start)
-			if !errors.Is(lines.Err(), os.ErrDeadlineExceeded) {
-				return t, errors.Join(errors.New("the trial ended without a word"), lines.Err())
-			}
-			return t, nil
+			return t, silence(lines.Err())
 		}
 		var errno uint8
 		var took int64
-		if n, err := fmt.Sscanf(lines.Text(), "%d %d", &errno, &took); n != 2 || err != nil {
-			return t, fmt.Errorf("the trial said %q", lines.Text())
+		if _, err := fmt.Sscanf(lines.Text(), "%d %d", &errno, &took); err != nil {
+			return t, fmt.Errorf("read what the trial said, %q: %w", lines.Text(), err)
 		}
 		t.Took += time.Duration(took)
-		if t.Errno = unix.Errno(errno); t.Errno != 0 {
+		t.Errno = unix.Errno(errno)
+		if errno != 0 {
 			return t, nil
 		}
 	}
 	t.Done = true
 	return t, nil
+}
+
+// silence is no error where the time was over: that is a finding.
+func silence(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return errors.Join(errors.New("the trial ended without a word"), err)
 }
 
 // TrialOf returns the queue directory that a process tries, if the arguments

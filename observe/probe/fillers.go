@@ -57,6 +57,10 @@ type folder struct {
 	path         string
 	bytes, files int64
 	below        []*folder
+	// whole is set for a queue: its hash directories say nothing.
+	whole bool
+	// top is where a walk began; its name alone says nothing either.
+	top bool
 }
 
 func (f *folder) weigh(s scarce) int64 {
@@ -87,10 +91,10 @@ func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, 
 	}
 	w := walk{device: st.Dev, seen: make(map[uint64]bool)}
 	// The spool first: whether it is the mail itself is the first question.
-	spool := &folder{path: in.QueueDir}
+	spool := &folder{path: in.QueueDir, top: true}
 	tops := []*folder{spool}
 	if top := widest(mounts, m); top != "" && top != in.QueueDir {
-		tops = append(tops, &folder{path: top})
+		tops = append(tops, &folder{path: top, top: true})
 	}
 	w.queues(ctx, spool)
 	for _, top := range tops[1:] {
@@ -129,10 +133,10 @@ func (w *walk) queues(ctx context.Context, spool *folder) {
 		w.seen[st.Ino] = true
 	}
 	for _, q := range postfix.Queues() {
-		spool.below = append(spool.below, &folder{path: filepath.Join(spool.path, q.String())})
+		spool.below = append(spool.below, &folder{path: filepath.Join(spool.path, q.String()), whole: true})
 	}
 	for _, name := range []string{"defer", "bounce", "trace", "flush"} {
-		spool.below = append(spool.below, &folder{path: filepath.Join(spool.path, name)})
+		spool.below = append(spool.below, &folder{path: filepath.Join(spool.path, name), whole: true})
 	}
 	w.run(ctx, spool.below)
 }
@@ -238,7 +242,7 @@ func (f *folder) heavy(s scarce, least int64, name func(*folder)) {
 			sum += b.weigh(s)
 		}
 	}
-	if f.path != "" && sum < f.weigh(s)/2 {
+	if f.path != "" && (f.whole || len(big) > fillersListed && !f.top || sum < f.weigh(s)/2) {
 		name(f)
 		return
 	}
