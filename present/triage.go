@@ -187,7 +187,7 @@ func queuesOf(snap *observe.Snapshot, at time.Time) QueuesRecord {
 // log whether it grows.
 func FlowOf(t *operate.Triage, shape, earlier *Shape, window time.Duration) FlowRecord {
 	f := FlowRecord{WindowSeconds: int64(covered(t, window) / time.Second), Direction: Unknown}
-	if t.Log != nil {
+	if LogRead(t) {
 		n := t.Log.Total
 		f.Arrived, f.Delivered, f.Deferred, f.Suspended = &n.Arrived, &n.Delivered, &n.Deferred, &n.Suspended
 		f.Bounced, f.Expired, f.Rejected, f.Held = &n.Bounced, &n.Expired, &n.Rejected, &n.Held
@@ -201,10 +201,14 @@ func FlowOf(t *operate.Triage, shape, earlier *Shape, window time.Duration) Flow
 	return f
 }
 
+// LogRead says whether there is a log behind the numbers: where none was found
+// or none could be opened, zeroes are no counts.
+func LogRead(t *operate.Triage) bool { return t.Log != nil && len(t.Log.Sources) > 0 }
+
 // covered is how much of the window the log that was read reaches back. A log
 // that is too large is read from its end, as far as there is time for.
 func covered(t *operate.Triage, window time.Duration) time.Duration {
-	if t.Log == nil || t.Log.From.IsZero() {
+	if !LogRead(t) || t.Log.From.IsZero() {
 		return window
 	}
 	left := slices.ContainsFunc(t.Log.Sources, func(s observe.LogSource) bool { return s.Left > 0 })

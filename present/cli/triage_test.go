@@ -385,6 +385,22 @@ func TestWindowIsWhatWasRead(t *testing.T) {
 	}
 }
 
+// TestLogWithoutASourceIsNoLog: zeroes are counts only where something was
+// counted.
+func TestLogWithoutASourceIsNoLog(t *testing.T) {
+	op := calm()
+	op.judge = func(t *operate.Triage) {
+		t.Log = &observe.Log{}
+		t.Verdict = diagnose.Verdict{State: diagnose.CannotTell, Sentence: "Cannot tell."}
+	}
+	if r := run(t, op, 80, "triage"); !strings.Contains(r.stdout, "not known: no log was read") {
+		t.Error(r.stdout)
+	}
+	if rec := lastRecord(t, run(t, op, 0, "triage", "-o", "json").stdout); rec["flow"].(map[string]any)["arrived"] != nil {
+		t.Error(rec["flow"])
+	}
+}
+
 // windowed notes what it was asked.
 type windowed struct {
 	*still
