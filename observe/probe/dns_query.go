@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/idna"
@@ -72,7 +73,7 @@ func wireName(domain string) (string, bool) {
 	for i := range len(domain) {
 		if domain[i] >= 0x80 {
 			ascii, err := idna.Lookup.ToASCII(domain)
-			if err != nil {
+			if err != nil || !utf8.ValidString(domain) {
 				return "", false
 			}
 			domain = ascii
@@ -177,17 +178,17 @@ func (r resolver) overUDP(ctx context.Context, query *dns.Msg) (*dns.Msg, error)
 		if _, err := conn.Write(packet); err != nil {
 			return nil, err
 		}
-		if err := setReadDeadline(ctx, conn, questionRepeat); err != nil {
-			return nil, err
+		err := setReadDeadline(ctx, conn, questionRepeat)
+		if err == nil {
+			var msg *dns.Msg
+			if msg, err = readUDP(conn, buffer, query, &strangers); err == nil {
+				return msg, nil
+			}
 		}
-		msg, err := readUDP(conn, buffer, query, &strangers)
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return msg, err
-		}
-		if ctx.Err() == nil {
-			continue // send it again
-		}
-		if strangers > 0 {
+		switch {
+		case ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded):
+			continue // it is sent again
+		case ctx.Err() != nil && strangers > 0:
 			return nil, fmt.Errorf("%w: %d packets with a wrong ID or another question", errGarbage, strangers)
 		}
 		return nil, err
@@ -241,6 +242,9 @@ func decodeAnswer(packet []byte, query *dns.Msg) (*dns.Msg, error) {
 			return msg, nil
 		}
 		return nil, fmt.Errorf("%w: %w", errGarbage, err)
+	}
+	if promised := binary.BigEndian.Uint16(packet[6:]); int(promised) != len(msg.Answer) && !msg.Truncated {
+		return nil, fmt.Errorf("%w: it promises %d records and holds %d", errGarbage, promised, len(msg.Answer))
 	}
 	// Some servers leave the question out of an error (RFC 2181 is silent).
 	sameQuestion := len(msg.Question) == 1 && msg.Question[0].Qtype == query.Question[0].Qtype &&
