@@ -103,8 +103,8 @@ type LogDomain struct {
 	// DeliveredAfter counts the deliveries that were logged after the last
 	// attempt that failed, in the order of the log, which times cannot tell.
 	DeliveredAfter int64
-	// Reasons are why attempts failed, by cause: "temporarily suspended" is
-	// counted for the cause behind it.
+	// Reasons are why attempts failed, for now or for good, by cause:
+	// "temporarily suspended" is counted for the cause behind it.
 	Reasons map[postfix.Cause]*LogReason
 	// Relay is the server of the last delivery, "name[address]:port".
 	Relay string

@@ -26,9 +26,10 @@ type Summary struct {
 	// Forwarded are those of them that went on under another queue ID.
 	Delivered int64 `json:"delivered"`
 	Forwarded int64 `json:"forwarded"`
-	// Deferrals are failed attempts, Suspended recipients that were put off
-	// without one. DeferredMessages are the messages of both: distinct queue
-	// IDs, an estimate to about one percent where Estimated says so.
+	// Deferrals counts recipients that were put off, once for each time it was
+	// logged; Suspended are those of them that were put off without an attempt.
+	// DeferredMessages are distinct queue IDs, an estimate to about one percent
+	// where Estimated says so.
 	Deferrals        int64 `json:"deferrals"`
 	Suspended        int64 `json:"suspended"`
 	DeferredMessages int64 `json:"deferred_messages"`

@@ -72,7 +72,7 @@ func (t *Tally) Summary() *Summary {
 		First:          timeOf(t.first), Last: timeOf(t.last),
 		Received: t.total.Arrived, BytesReceived: t.extra.bytes,
 		Delivered: t.total.Delivered, Forwarded: t.extra.forwarded,
-		Deferrals: t.total.Deferred, Suspended: t.total.Suspended,
+		Deferrals: t.total.Deferred + t.total.Suspended, Suspended: t.total.Suspended,
 		Bounced: t.total.Bounced, Expired: t.total.Expired,
 		Rejected: t.total.Rejected, RejectWarnings: t.extra.rejectWarnings,
 		Held: t.total.Held, Discarded: t.extra.discarded, Notifications: t.extra.notifications,
