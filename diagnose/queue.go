@@ -2,7 +2,9 @@ package diagnose
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"holdfast/postfix"
@@ -33,7 +35,7 @@ func (v *view) backoff(list []*assessed) []Finding {
 	}
 	// A try comes with the first queue run after its time.
 	run := v.in.QueueRunDelay
-	f.Summary = fmt.Sprintf("What kept %s is over (%s); %s for the next try, %s", messages(total), a.cause, verb(total, "it waits", "they wait"), window(first.Sub(v.Now), last.Sub(v.Now)+run))
+	f.Summary = fmt.Sprintf("What kept %s is over (%s); %s for the next try, %s", messages(total), causesOf(over), verb(total, "it waits", "they wait"), window(first.Sub(v.Now), last.Sub(v.Now)+run))
 	for i, a := range over {
 		if i < 3 {
 			f.Evidence = append(f.Evidence, a.seen...)
@@ -53,6 +55,17 @@ func (v *view) backoff(list []*assessed) []Finding {
 		s.requeue("it changes nothing about the schedule that waiting would not; " + whyNoRequeue),
 	}
 	return []Finding{f}
+}
+
+// causesOf lists what is over, each once.
+func causesOf(over []*assessed) string {
+	var list []string
+	for _, a := range over {
+		if !slices.Contains(list, string(a.cause)) {
+			list = append(list, string(a.cause))
+		}
+	}
+	return strings.Join(list, ", ")
 }
 
 // window writes the remaining wait: "the first in 40 s, the last within 1 h".

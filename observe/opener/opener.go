@@ -203,9 +203,12 @@ func (o *Opener) ask(kind byte, number int, name string) (int, error) {
 	return fds[0], nil
 }
 
-// Serve is the opener's whole life where args is what Start started, and
-// reports whether it was. The main function calls it before anything else.
+// Serve is the opener's whole life where args is what Start started, or that of
+// a trial, and reports whether it was. The main function calls it before anything else.
 func Serve(args []string) bool {
+	if ServeScratch(args) {
+		return true
+	}
 	if len(args) < 2 || args[1] != argument {
 		return false
 	}
