@@ -147,44 +147,53 @@ func TestNamedCauses(t *testing.T) {
 		"name server dead": {
 			newRelay().mail(50, postfix.Deferred, "a.example", fmt.Sprintf(servfail, "a.example")).mail(50, postfix.Deferred, "b.example", fmt.Sprintf(servfail, "b.example")).
 				asks("a.example", "servfail", false).asks("b.example", "servfail", false).asks("good.example", "servfail", true),
-			[]string{"dns global 192.0.2.53"}, NotFlowing,
+			[]string{"dns global 192.0.2.53"},
+			NotFlowing,
 		},
 		"one domain's name servers": {
 			newRelay().mail(50, postfix.Deferred, "a.example", fmt.Sprintf(servfail, "a.example")).delivered(100, "good.example", "mx.good.example[198.51.100.1]:25").
 				asks("a.example", "servfail", false).asks("good.example", "answer", true),
-			[]string{"dns destination a.example"}, Flowing,
+			[]string{"dns destination a.example"},
+			Flowing,
 		},
 		"name server mended": {
 			newRelay().mail(50, postfix.Deferred, "a.example", fmt.Sprintf(servfail, "a.example")).asks("a.example", "answer", false),
-			[]string{"backoff-wait destination a.example"}, NotFlowing,
+			[]string{"backoff-wait destination a.example"},
+			NotFlowing,
 		},
 		"port 25 blocked": {
 			newRelay().mail(40, postfix.Deferred, "a.example", timedOut("a.example", "198.51.100.10")).mail(30, postfix.Deferred, "b.example", timedOut("b.example", "203.0.113.10")).
 				delivered(100, "good.example", "mx.good.example[192.0.2.99]:25").
 				reaches("a.example", "198.51.100.10", false, "Connection timed out").reaches("b.example", "203.0.113.10", false, "Connection timed out").reaches("good.example", "192.0.2.99", true, "Connection timed out"),
-			[]string{"egress global port 25"}, NotFlowing,
+			[]string{"egress global port 25"},
+			NotFlowing,
 		},
 		"one server down": {
 			newRelay().mail(40, postfix.Deferred, "a.example", timedOut("a.example", "198.51.100.10")).delivered(100, "good.example", "mx.good.example[192.0.2.99]:25").
 				reaches("a.example", "198.51.100.10", false, "Connection timed out").reaches("good.example", "192.0.2.99", true, ""),
-			[]string{"remote-down destination a.example"}, Flowing,
+			[]string{"remote-down destination a.example"},
+			Flowing,
 		},
 		"server back again": {
 			newRelay().mail(40, postfix.Deferred, "a.example", timedOut("a.example", "198.51.100.10")).reaches("a.example", "198.51.100.10", false, ""),
-			[]string{"backoff-wait destination a.example"}, NotFlowing,
+			[]string{"backoff-wait destination a.example"},
+			NotFlowing,
 		},
 		"suspended is traced": {
 			newRelay().mail(40, postfix.Deferred, "big.example", "delivery temporarily suspended: "+rate).failed(400, "big.example", rate),
-			[]string{"remote-throttling destination big.example"}, NotFlowing,
+			[]string{"remote-throttling destination big.example"},
+			NotFlowing,
 		},
 		"refusals of four kinds": {
 			newRelay().mail(40, postfix.Deferred, "big.example", rate).mail(30, postfix.Deferred, "grey.example", greylist).
 				mail(20, postfix.Deferred, "strict.example", blocked).mail(10, postfix.Deferred, "moody.example", rejecting),
-			[]string{"remote-throttling destination big.example", "greylisting destination grey.example", "reputation destination strict.example", "remote-rejecting destination moody.example"}, NotFlowing,
+			[]string{"remote-throttling destination big.example", "greylisting destination grey.example", "reputation destination strict.example", "remote-rejecting destination moody.example"},
+			NotFlowing,
 		},
 		"throttled no more": {
 			newRelay().mail(40, postfix.Deferred, "big.example", rate).failed(400, "big.example", rate).delivered(60, "big.example", "mx.big.example[198.51.100.30]:25"),
-			[]string{"backoff-wait destination big.example"}, Flowing,
+			[]string{"backoff-wait destination big.example"},
+			Flowing,
 		},
 		"active full": {
 			func() *relay {
@@ -192,7 +201,8 @@ func TestNamedCauses(t *testing.T) {
 				r.host.Settings.ActiveLimit = 100
 				return r
 			}(),
-			[]string{"active-queue-full global slow.example"}, NotFlowing,
+			[]string{"active-queue-full global slow.example"},
+			NotFlowing,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

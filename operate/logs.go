@@ -28,8 +28,8 @@ func SummarizeLogs(ctx context.Context, paths []string, o maillog.Options) (sum 
 		if path != "-" {
 			// What root names on the command line may be a link; what lies
 			// beside a log may not.
-			if real, err := filepath.EvalSymlinks(path); err == nil {
-				path = real
+			if target, err := filepath.EvalSymlinks(path); err == nil {
+				path = target
 			}
 			if path, err = filepath.Abs(path); err != nil {
 				return nil, nil, err
