@@ -51,11 +51,17 @@ func half(provider string) string {
 	return "score"
 }
 
+// Before the table was made the rules had 72.9 % of the build half and 73.2 %
+// of the score half right; with it, 100 % and 91.3 %. Whoever gave the classes
+// also wrote the rules and had read both halves by then, so the second figure
+// flatters: words traced to the score half alone were taken out again (with
+// them it was 95.3 %), memory was not.
+//
 // TestRealReplies prints how the rules judge real texts, and fails where they
 // become worse than they were when the figures were taken.
 func TestRealReplies(t *testing.T) {
 	const least = 300
-	floor := map[string]float64{"build": 0.72, "score": 0.72}
+	floor := map[string]float64{"build": 0.97, "score": 0.88}
 	all := samples(t)
 	if len(all) < least {
 		t.Fatalf("%d texts, want %d", len(all), least)

@@ -18,11 +18,11 @@ var refusalRules = []rule{
 		says: "the first try of an unknown sender is put off for minutes", source: "RFC 6647",
 	},
 	{
-		cause: RoutingLoop, phrases: []string{"too many hops", "hop count exceeded", "hopcount", "mail loop", "routing loop", "loops back", "loop detected", "looping", "mail forwarding loop", "too many received"},
+		cause: RoutingLoop, phrases: []string{"too many hops", "hop count exceeded", "hopcount", "mail loop", "routing loop", "loops back", "loop detected", "mail forwarding loop", "too many received"},
 		says: "the message went through too many servers, or came back to one that had it", source: rfc5321 + ", 6.3",
 	},
 	{
-		cause: Reputation, phrases: []string{"is an open relay", "open relay check", "openrelay", "possible open relay"},
+		cause: Reputation, phrases: []string{"is an open relay", "possible open relay"},
 		says: "the server takes this host for one that relays for anybody", source: observed, next: "Check smtpd_relay_restrictions and mynetworks, and who sends through this host.",
 	},
 	{
@@ -32,7 +32,7 @@ var refusalRules = []rule{
 	{
 		cause: Auth, phrases: []string{
 			"relay access denied", "relaying denied", "relay not permitted", "relaying not", "relay not", "unable to relay", "open relay not", "relay disabled", "relaying disallowed", "relay denied",
-			"relaying prohibited", "relay prohibited", "denies relay", "not allowed to relay", "relay operation rejected", "as a relay", "not configured to relay", "no relaying", "relaying to", "cannot relay", "can't relay",
+			"relaying prohibited", "relay prohibited", "not allowed to relay", "relay operation rejected", "as a relay", "not configured to relay", "no relaying", "relaying to", "cannot relay", "can't relay",
 			"we do not relay", "does not relay", "allowed rcpthosts", "relaying is", "insecure mail relay",
 		},
 		says: "the server is not responsible for this recipient and does not pass mail on for this host", source: access,
@@ -77,14 +77,14 @@ var refusalRules = []rule{
 	{
 		cause: RemoteRejecting, phrases: []string{
 			"sender address rejected", "sender address not", "sender address is", "sender address does", "sender domain", "domain not found", "domain of sender", "domain is invalid", "invalid sender", "unroutable sender", "unrouteable sender", "sender rejected",
-			"emetteur invalide", "mail from domain does not", "mail from invalid", "invalid dns mx", "no such domain", "resolving mx server",
+			"mail from domain does not", "mail from invalid", "invalid dns mx", "no such domain", "resolving mx server",
 		},
 		says: "the server does not accept the sender's address, mostly because its domain cannot be answered to", who: ActorUs, source: "postconf(5): reject_unknown_sender_domain",
 		next: "Check the sender's domain: MX or address record, and the spelling.",
 	},
 	{
 		cause: RemoteRejecting, phrases: []string{
-			"reject list", "blocked senders", "recipient doesn't want", "recipient does not want", "rejected by this user", "recipient preferences", "rejected by recipient", "by recipients", "sender is blacklisted",
+			"reject list", "blocked senders", "recipient doesn't want", "recipient does not want", "rejected by this user", "rejected by recipient", "by recipients", "sender is blacklisted",
 			"blocked by the recipient", "user entry", "envelope blocked",
 		},
 		says: "the recipient, or the recipient's own administrator, has shut this sender out", who: ActorRecipient, source: observed, next: "Ask the recipient to allow the sender.",
@@ -104,7 +104,7 @@ var mailboxRules = []rule{
 			"mailbox full", "mailbox is full", "mailbox for user is full", "inbox is full", "inbox full", "is full", "over quota", "overquota", "over its quota", "over the quota", "quota exceeded", "exceeded its quota",
 			"exceeds quota", "exceed quota", "quota exceed", "exceeded quota", "quota limit", "quota violation", "quota full", "out of quota", "exceeded the quota", "exceeded their quota", "disk quota", "out of storage", "exceeded storage",
 			"storage limit", "recipient storage full", "mailbox has exceeded", "storage allocation", "mailbox size limit", "mailbox size exceeded", "mailbox limit", "mailbox quota", "mailbox over", "maildir over", "full mailbox",
-			"not enough storage space in mailbox", "mailbox storage", "no space in mailbox", "trouble in home directory", "boite du destinataire pleine", "buzon lleno", "casella piena", "postfach ist voll", "skrzynka pelna",
+			"not enough storage space in mailbox", "mailbox storage", "no space in mailbox", "buzon lleno", "casella piena", "postfach ist voll", "skrzynka pelna",
 		},
 		source: rfc3463 + ", X.2.2",
 	},
@@ -136,15 +136,15 @@ var mailboxRules = []rule{
 			"user unknown", "unknown user", "unknown recipient", "unknown address", "unknown mailbox", "unknown account", "unknown local", "unknown or illegal", "recipient unknown", "addressee unknown", "address unknown", "account unknown",
 			"no such user", "no such recipient", "no such mailbox", "no such address", "no such account", "no such person", "no such local", "no mailbox", "no account", "no user ", "no valid recipient", "no correct recipient",
 			"recipient not found", "recipientnotfound", "recipnotfound", "user not found", "mailbox not found", "address not found", "account not found", "mailbox does not", "recipient not exist", "user not exist", "could not be found",
-			"couldn't be found", "cannot be found", "user not known", "recipient not known", "user is not known", "user is not found", "recipient is not known", "recipient is not valid", "does not exist", "doesn't exist", "not exist", "does not have a", "doesn't have a", "hasn't got",
+			"couldn't be found", "cannot be found", "user not known", "recipient not known", "user is not known", "user is not found", "recipient is not known", "recipient is not valid", "does not exist", "doesn't exist", "not exist", "does not have a", "doesn't have a",
 			"invalid recipient", "invalid mailbox", "invalid user", "invalid address", "invalid account", "bad destination", "bad recipient", "bad address", "illegal user", "illegal recipient", "undeliverable address",
 			"no longer valid", "no longer on server", "no longer available", "no longer in use", "no longer accept", "no longer active", "no longer exists",
 			"account is disabled", "account disabled", "account has been disabled", "account that you tried to reach is", "account is locked", "account is closed", "account closed", "account suspended", "account blocked",
-			"account inactive", "account expired", "user is locked", "user suspended", "user disabled", "user inactive", "suspended user", "inactive", "deactivated", "mailbox is disabled", "mailbox disabled", "mailbox is inactive",
-			"mailbox is frozen", "mailbox is blocked", "mailbox has been", "mailbox suspended", "mailbox currently suspended", "mailbox unallocated", "mailbox closed", "disabled recipient", "recipient disabled", "recipient account is",
+			"account inactive", "account expired", "user is locked", "user suspended", "user disabled", "user inactive", "inactive", "deactivated", "mailbox is disabled", "mailbox disabled", "mailbox is inactive",
+			"mailbox is frozen", "mailbox is blocked", "mailbox has been", "mailbox suspended", "mailbox currently suspended", "mailbox closed", "disabled recipient", "recipient disabled", "recipient account is",
 			"not our user", "not our customer", "not in recipient list", "not a registered", "not a valid mailbox", "not a valid recipient", "not a valid user", "not a valid email", "not a valid address", "not a known user", "not a local user",
 			"marked as invalid", "address rejected: unknown", "address rejected: inactive", "address rejected: blocked", "address rejected: not in", "unrouteable address", "unroutable address", "unable to find recipient", "host unknown", "unknown host",
-			"destinataire invalide", "destinataire est bloque", "utilisateur inconnu", "usuario desconocido", "no existe", "utente sconosciuto", "casella inesistente", "unbekannter", "nicht bekannt", "nie istnieje",
+			"utilisateur inconnu", "usuario desconocido", "no existe", "utente sconosciuto", "casella inesistente", "unbekannter", "nicht bekannt", "nie istnieje",
 		},
 		says: "the server does not know this recipient, or no longer", source: rfc3463 + ", X.1.1",
 	},
@@ -158,12 +158,12 @@ var standingRules = []rule{
 	},
 	{
 		cause: Reputation, phrases: []string{
-			"blocklist", "blacklist", "black list", "block list", "block-list", "black-list", "black ip", "blocklisted", "denylist", "spamhaus", "barracuda reputation", "barracudacentral", "spamcop", "sorbs", "dnsbl", "rbl", "uceprotect", "invaluement",
+			"blocklist", "blacklist", "black list", "block list", "block-list", "black-list", "blocklisted", "denylist", "spamhaus", "barracuda reputation", "barracudacentral", "spamcop", "sorbs", "dnsbl", "rbl", "uceprotect", "invaluement",
 			"reputation", "blocked using", "blocked by zen", "blocked due to", "blocked for", "blocked aup", "ip has been blocked", "address has been blocked", "host has been blocked", "has been blocked by", "sender has been blocked", "ip blocked", "address blocked", "ip is blocked",
-			"is_blocked", "is blocked", "> blocked by", "550 blocked", "554 blocked", "5.7.0 blocked", "5.7.1 blocked", "listed in", "listed at", "listed by", "listed on", "found on one or more",
-			"banned sending", "banned sender", "banned", "unsolicited mail originating", "not in whitelist", "poor sender", "senderscore", "csi.cloudmark", "mail-abuse", "spam source", "spammer", "source of spam", "for spamming", "spamming issues",
-			"you are sending spam", "sending spam", "suspected spam sender", "spam_suspect", "for abuse", "due to abuse", "rejection- abuse", "dynamic ip", "residential ip", "bad ip", "ip in prison", "not allowed to connect", "ip rejected", "ip is rejected",
-			"is filtered and this connection", "adresse ip source bloquee", "geoip", "geographical location", "blocked automatically",
+			"is_blocked", "is blocked", "> blocked by", "550 blocked", "554 blocked", "5.7.0 blocked", "5.7.1 blocked", "listed in", "listed at", "listed by", "listed on",
+			"banned sending", "banned sender", "banned", "unsolicited mail originating", "not in whitelist", "poor sender", "senderscore", "csi.cloudmark", "mail-abuse", "spam source", "spammer", "source of spam", "for spamming",
+			"you are sending spam", "sending spam", "suspected spam sender", "for abuse", "due to abuse", "rejection- abuse", "dynamic ip", "residential ip", "ip in prison", "not allowed to connect", "ip rejected", "ip is rejected",
+			"geographical location", "blocked automatically",
 		},
 		says: "the address or domain that sends is on a block list, or has a bad standing", source: "RFC 5782 and the list named in the answer",
 	},
@@ -178,7 +178,7 @@ var standingRules = []rule{
 
 // loadRules: what has to do with pace and load.
 var loadRules = []rule{
-	{cause: RemoteDown, phrases: []string{"timeout exceeded", "timeout -", "command timeout", "idle timeout", "not accepting connections"}, says: "the conversation took longer than the server waits, or it takes no connections now", source: rfc5321 + ", 4.5.3.2"},
+	{cause: RemoteDown, phrases: []string{"timeout exceeded", "timeout -", "command timeout", "idle timeout"}, says: "the conversation took longer than the server waits, or it takes no connections now", source: rfc5321 + ", 4.5.3.2"},
 	{
 		cause: RemoteRejecting, phrases: []string{"temporary system problem", "system problem", "temporary server error", "internal server error", "internal error", "upstream error", "temporary system error", "temporary system failure", "local problem", "server error"},
 		says: "something inside the remote system does not work at the moment", source: observed,
