@@ -81,8 +81,18 @@ type walk struct {
 	cut     bool // by time or number
 }
 
+// usage is what is used of a file system, by its own account.
+type usage struct{ bytes, files int64 }
+
+func (u usage) of(s scarce) int64 {
+	if s == shortOfInodes {
+		return u.files
+	}
+	return u.bytes
+}
+
 // fillers finds the directories that hold most of what is scarce.
-func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, s scarce, used int64) ([]observe.Filler, []observe.Gap) {
+func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, s scarce, taken usage) ([]observe.Filler, []observe.Gap) {
 	ctx, cancel := context.WithTimeout(ctx, fillersPatience)
 	defer cancel()
 	var st unix.Stat_t
@@ -93,7 +103,8 @@ func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, 
 	// The spool first: whether it is the mail itself is the first question.
 	spool := &folder{path: in.QueueDir, top: true}
 	tops := []*folder{spool}
-	if top := widest(mounts, m); top != "" && top != in.QueueDir {
+	top := widest(mounts, m)
+	if top != "" && top != in.QueueDir {
 		tops = append(tops, &folder{path: top, top: true})
 	}
 	w.queues(ctx, spool)
@@ -103,7 +114,9 @@ func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, 
 	all := &folder{below: tops}
 	all.total()
 	var found []observe.Filler
-	all.heavy(s, max(all.weigh(s)/fillersShare, 1), func(f *folder) {
+	// A share of all that is used, not of what could be seen: the largest of a
+	// few crumbs fills nothing.
+	all.heavy(s, max(all.weigh(s)/fillersShare, taken.of(s)/fillersShare, 1), func(f *folder) {
 		found = append(found, observe.Filler{Path: f.path, Bytes: f.bytes, Files: f.files})
 	})
 	slices.SortStableFunc(found, func(a, b observe.Filler) int {
@@ -112,7 +125,7 @@ func fillers(ctx context.Context, in postfix.Instance, mounts []mount, m mount, 
 		}
 		return int(min(max(b.Bytes-a.Bytes, -1), 1))
 	})
-	return found[:min(len(found), fillersListed)], w.gaps(m, s, all.bytes, used)
+	return found[:min(len(found), fillersListed)], w.gaps(top, s, all.bytes, taken.bytes)
 }
 
 // widest returns where most of the file system is mounted.
@@ -252,24 +265,24 @@ func (f *folder) heavy(s scarce, least int64, name func(*folder)) {
 }
 
 // gaps says what was not seen.
-func (w *walk) gaps(m mount, s scarce, bytes, used int64) []observe.Gap {
+func (w *walk) gaps(top string, s scarce, bytes, used int64) []observe.Gap {
 	var gaps []observe.Gap
 	if w.closed > 0 {
 		gaps = append(gaps, observe.Gap{
 			Source: "storage", Object: w.first, Count: w.closed, Text: "directories that may not be read are not in the sums",
-			Hint: "as root: du -x -d 2 " + m.point,
+			Hint: "as root: du -x -d 2 " + top,
 		})
 	}
 	if w.cut {
 		gaps = append(gaps, observe.Gap{
-			Source: "storage", Object: m.point, Text: fmt.Sprintf("only %d entries were looked at", w.entries),
-			Hint: "as root: du -x -d 2 " + m.point,
+			Source: "storage", Object: top, Text: fmt.Sprintf("only %d entries were looked at", w.entries),
+			Hint: "as root: du -x -d 2 " + top,
 		})
 	}
 	if len(gaps) == 0 && s == shortOfBytes && bytes < used/2 {
 		gaps = append(gaps, observe.Gap{
-			Source: "storage", Object: m.point, Text: "more than half of what is used lies in no file that has a name: some program holds deleted files open",
-			Hint: "as root: lsof +L1 " + m.point,
+			Source: "storage", Object: top, Text: "more than half of what is used lies in no file that has a name: some program holds deleted files open",
+			Hint: "as root: lsof +L1 " + top,
 		})
 	}
 	return gaps

@@ -57,7 +57,7 @@ func askStorage(ctx context.Context, proc procfs, in postfix.Instance, logPath s
 	gaps = append(gaps, try(ctx, proc, &s, op)...)
 	if wanted := shortage(s); wanted != notShort {
 		var more []observe.Gap
-		s.Fillers, more = fillers(ctx, in, mounts, m, wanted, used(&fs))
+		s.Fillers, more = fillers(ctx, in, mounts, m, wanted, usage{used(&fs), s.Inodes - s.FreeFiles})
 		gaps = append(gaps, more...)
 	}
 	return s, gaps

@@ -164,6 +164,11 @@ func TestFillersNameWhatIsHeavy(t *testing.T) {
 	if list = fillersOf(t, spool, shortOfInodes); len(list) != 1 || list[0].Path != spool+"/deferred" {
 		t.Errorf("by number: %+v", list)
 	}
+	// The largest of what can be seen is not named where all of it is little.
+	crumbs, _ := fillers(t.Context(), postfix.Instance{QueueDir: spool}, nil, mount{}, shortOfBytes, usage{bytes: 1 << 40})
+	if len(crumbs) != 0 {
+		t.Errorf("%+v fill a terabyte", crumbs)
+	}
 	if err := unix.Lstat(spool, &after); err != nil || after.Atim != before.Atim {
 		t.Errorf("the queue directory was read: %v, %v", before.Atim, after.Atim)
 	}
@@ -172,7 +177,7 @@ func TestFillersNameWhatIsHeavy(t *testing.T) {
 func fillersOf(t *testing.T, spool string, s scarce) []observe.Filler {
 	t.Helper()
 	// No mount is known, so the spool is all that is looked at.
-	list, gaps := fillers(t.Context(), postfix.Instance{QueueDir: spool}, nil, mount{}, s, 0)
+	list, gaps := fillers(t.Context(), postfix.Instance{QueueDir: spool}, nil, mount{}, s, usage{})
 	if len(gaps) != 0 {
 		t.Errorf("gaps %v", gaps)
 	}
@@ -182,17 +187,17 @@ func fillersOf(t *testing.T, spool string, s scarce) []observe.Filler {
 func TestFillersSayWhatTheyMiss(t *testing.T) {
 	w := walk{closed: 3, first: "/a", cut: true, entries: 7}
 	var text []string
-	for _, g := range w.gaps(mount{point: "/var"}, shortOfBytes, 0, 1<<30) {
+	for _, g := range w.gaps("/var", shortOfBytes, 0, 1<<30) {
 		text = append(text, fmt.Sprint(g.Object, " ", g.Count, " ", g.Text))
 	}
 	if len(text) != 2 || !strings.HasPrefix(text[0], "/a 3 ") || !strings.Contains(text[1], "7 entries") {
 		t.Errorf("%q", text)
 	}
 	// Only who has seen everything may conclude from what is not there.
-	if g := new(walk).gaps(mount{}, shortOfBytes, 1<<20, 1<<30); len(g) != 1 || !strings.Contains(g[0].Text, "deleted files") {
+	if g := new(walk).gaps("/", shortOfBytes, 1<<20, 1<<30); len(g) != 1 || !strings.Contains(g[0].Text, "deleted files") {
 		t.Errorf("%v", g)
 	}
-	if g := new(walk).gaps(mount{}, shortOfBytes, 1<<20, 1<<20); !slices.Equal(g, nil) {
+	if g := new(walk).gaps("/", shortOfBytes, 1<<20, 1<<20); !slices.Equal(g, nil) {
 		t.Errorf("%v", g)
 	}
 }
