@@ -192,9 +192,8 @@ func (f *follower) take(file *logFile) {
 // none yet. A file that was renamed is written to until its writer is told, so
 // an empty new one is no reason to leave it.
 func (f *follower) next() (*logFile, error) {
-	var st unix.Stat_t
-	if unix.Stat(f.path, &st) != nil || inodeOf(&st) == f.at.inode || st.Size == 0 {
-		return nil, nil // gone for now, the same, or not begun
+	if !f.goneOn() {
+		return nil, nil
 	}
 	name := ""
 	older, _ := siblings(f.path)
@@ -207,6 +206,13 @@ func (f *follower) next() (*logFile, error) {
 		return nil, nil
 	}
 	return file, err
+}
+
+// goneOn says whether there is another file under the path, and lines in it.
+func (f *follower) goneOn() bool {
+	var st unix.Stat_t
+	err := unix.Stat(f.path, &st)
+	return err == nil && inodeOf(&st) != f.at.inode && st.Size > 0
 }
 
 // drain reads to the end of the file.

@@ -65,8 +65,9 @@ func (w *watcher) wait(ctx context.Context) error {
 				w.drop(events)
 				return nil
 			}
-		case _, _ = <-errs:
-			return nil // too many events at once: look
+		case err := <-errs:
+			_ = err // too many events at once: a look makes up for them
+			return nil
 		}
 	}
 }

@@ -113,7 +113,7 @@ func newestFirst(list []sibling) []sibling {
 		return strings.Compare(a.name, b.name)
 	})
 	return slices.CompactFunc(list, func(a, b sibling) bool {
-		return a.number == b.number && a.dated == b.dated && !a.packed && b.packed
+		return a.number == b.number && a.dated == b.dated && a.packed != b.packed
 	})
 }
 
