@@ -84,7 +84,6 @@ type Tally struct {
 	deferred distinct
 	traffic  traffic
 	troubles ranking[trouble]
-	signs    map[string]uint64 // what is known of a complaint, by its masked text
 	holds    map[postfix.QueueID]holding
 	sessions table[session]
 	dropped  int64 // lines that found a table full
@@ -112,7 +111,6 @@ const (
 	mostHolds    = 1 << 20
 	mostSessions = 1 << 14
 	mostTroubles = 512
-	mostSigns    = 1 << 12
 	mostSamples  = 8
 	sampleSize   = 300
 )
@@ -127,7 +125,6 @@ func NewTally(o Options) *Tally {
 	// The heaviest minutes are the newest: old ones go first.
 	t.minutes = newRanking(mostMinutes, func(m *minute) int64 { return m.start })
 	t.troubles = newRanking(mostTroubles, func(x *trouble) int64 { return x.count })
-	t.signs = make(map[string]uint64)
 	t.holds = make(map[postfix.QueueID]holding)
 	return t
 }

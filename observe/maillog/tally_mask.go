@@ -22,13 +22,18 @@ func appendMasked(dst, text []byte) []byte {
 	}
 	dst, text = appendServer(dst, text)
 	for len(text) > 0 {
-		n := breaks(text)
+		n, kinds := breaks(text)
 		if n == 0 {
 			if end := enclosed(text); end > 0 {
 				dst, text = append(dst, someAddress...), text[end:]
 				continue
 			}
 			dst, text = append(dst, text[0]), text[1:]
+			continue
+		}
+		// Most words are just words.
+		if kinds&(digit|atSign) == 0 {
+			dst, text = append(dst, text[:n]...), text[n:]
 			continue
 		}
 		dst, text = appendWord(dst, text[:n]), text[n:]
@@ -57,22 +62,35 @@ func appendServer(dst, text []byte) (masked, rest []byte) {
 	return dst, text
 }
 
-// separators end a word, as in postfix.ReasonGroup.
-var separators = func() (is [256]bool) {
+// Kinds of bytes in the texts of reasons and complaints.
+const (
+	separator = 1 << iota // ends a word, as in postfix.ReasonGroup
+	digit
+	atSign
+)
+
+var byteKinds = func() (kinds [256]uint8) {
 	for _, c := range " \t,;()<>\"'" {
-		is[c] = true
+		kinds[c] = separator
 	}
-	return is
+	for _, c := range "0123456789" {
+		kinds[c] = digit
+	}
+	kinds['@'] = atSign
+	return kinds
 }()
 
-// breaks returns where the word ends that a text begins with.
-func breaks(text []byte) int {
+// breaks returns where the word ends that a text begins with, and of what
+// kinds its bytes are.
+func breaks(text []byte) (n int, kinds uint8) {
 	for i, c := range text {
-		if separators[c] {
-			return i
+		kind := byteKinds[c]
+		if kind == separator {
+			return i, kinds
 		}
+		kinds |= kind
 	}
-	return len(text)
+	return len(text), kinds
 }
 
 // enclosed returns where "<...>" ends, 0 where there is none.

@@ -28,14 +28,7 @@ func (t *Tally) trouble(r *record) {
 	}
 	b = appendTrouble(b, text)
 	t.scratch = b
-	key, known := t.signs[string(b)]
-	if !known {
-		key = hashOf(b)
-		if len(t.signs) >= mostSigns {
-			clear(t.signs)
-		}
-		t.signs[string(b)] = key
-	}
+	key := hashOf(b)
 	x := t.troubles.find(key)
 	if x == nil {
 		group := string(b[prefix:])
@@ -54,7 +47,7 @@ func (t *Tally) trouble(r *record) {
 func appendTrouble(dst, text []byte) []byte {
 	text = text[:min(len(text), longestText)]
 	for len(text) > 0 {
-		n := breaks(text)
+		n, _ := breaks(text)
 		if n == 0 {
 			if end := enclosed(text); end > 0 {
 				dst, text = append(dst, "<*>"...), text[end:]
