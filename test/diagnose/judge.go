@@ -32,7 +32,10 @@ type Answer struct {
 	} `json:"findings"`
 }
 
-const schema = "holdfast.triage/1"
+const (
+	schema      = "holdfast.triage/1"
+	errorSchema = "holdfast.error/1"
+)
 
 // decodeAnswers reads one object an instance.
 func decodeAnswers(text string) ([]Answer, error) {
@@ -67,6 +70,9 @@ func judge(e Expect, answers []Answer, raw string) []string {
 	}
 	met := false
 	for _, a := range answers {
+		if a.Schema == errorSchema && e.Exit != 0 {
+			continue // it could not look at all
+		}
 		if a.Schema != schema {
 			miss("schema %q", a.Schema)
 		}
