@@ -18,7 +18,7 @@ var classAdvice = []advice{
 		cause: DNS, means: "the name service did not give the address of a mail server for this domain",
 		final: "the name service says that there is no such domain or host",
 		who:   ActorUs, next: "Ask each resolver for the MX record of the domain; if only this domain fails, its own name servers are at fault.",
-		step: waitingFor(DNS, "domain"), source: "dns/dns_lookup.c",
+		step: waitingFor(DNS, "destination"), source: "dns/dns_lookup.c",
 	},
 	{
 		cause: Egress, means: "this host cannot make the connection", who: ActorUs,
@@ -28,23 +28,23 @@ var classAdvice = []advice{
 	{
 		cause: RemoteDown, means: "no connection to the server came about, or it broke: the server, or the way to it, is down", who: ActorNobody,
 		next: "Wait: Postfix tries again. If other destinations fail as well, look for the cause on this side.",
-		step: waitingFor(RemoteDown, "domain"), source: "smtp/smtp_connect.c, smtp/smtp_trouble.c",
+		step: waitingFor(RemoteDown, "destination"), source: "smtp/smtp_connect.c, smtp/smtp_trouble.c",
 	},
 	{
 		cause: RemoteThrottling, means: "the server limits the pace", who: ActorUs,
 		next: "Send this destination fewer messages at once; flushing the queue makes it worse.",
-		step: waitingFor(RemoteThrottling, "domain"), source: rfc5321 + ", 4.5.4.1",
+		step: waitingFor(RemoteThrottling, "destination"), source: rfc5321 + ", 4.5.4.1",
 	},
 	{
 		cause: RemoteRejecting, means: "the server cannot or will not take this mail for now, and does not say why",
 		final: "the server refuses this mail and does not say why", who: ActorRemote,
 		next: "Wait for the next tries; if it lasts, send its postmaster the whole answer.",
-		step: waitingFor(RemoteRejecting, "domain"), source: rfc5321 + ", 4.2",
+		step: waitingFor(RemoteRejecting, "destination"), source: rfc5321 + ", 4.2",
 	},
 	{
 		cause: Greylisting, means: "the first try of an unknown sender is put off for minutes", who: ActorNobody,
 		next: "Wait: the next try by the same address gets through. Flushing early starts the clock anew on some servers.",
-		step: waitingFor(Greylisting, "domain"), source: "RFC 6647",
+		step: waitingFor(Greylisting, "destination"), source: "RFC 6647",
 	},
 	{
 		cause: Reputation, means: "the server holds the standing of this address or domain against the mail", who: ActorUs,
@@ -89,12 +89,12 @@ var classAdvice = []advice{
 	{
 		cause: Configuration, means: "a setting of this Postfix stands in the way", who: ActorUs,
 		next: "Read the log for the error behind it, and check the settings.",
-		step: []string{"postfix", "check"}, source: "postconf(5)",
+		step: []string{"postconf", "-n"}, source: "postconf(5)",
 	},
 	{
 		cause: RoutingLoop, means: "the mail goes round in a circle", who: ActorUs,
 		next: "Follow the route of the address through MX, transport, alias and forwarding until it comes back.",
-		step: waitingFor(RoutingLoop, "domain"), source: rfc5321 + ", 6.3",
+		step: waitingFor(RoutingLoop, "destination"), source: rfc5321 + ", 6.3",
 	},
 	{
 		cause: RecipientUnknown, means: "the server does not know this recipient, or no longer", who: ActorUs,
@@ -103,7 +103,7 @@ var classAdvice = []advice{
 	},
 	{
 		cause: MailboxFull, means: "the recipient's mailbox has no room", who: ActorRecipient,
-		next: "Wait, or tell the recipient by other means.", step: waitingFor(MailboxFull, "domain"), source: rfc3463 + ", X.2.2",
+		next: "Wait, or tell the recipient by other means.", step: waitingFor(MailboxFull, "destination"), source: rfc3463 + ", X.2.2",
 	},
 	{
 		cause: ContentRejected, means: "the server refuses this message for what it is or contains", who: ActorUs,

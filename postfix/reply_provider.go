@@ -113,6 +113,17 @@ var providerRules = []rule{
 		cause: RecipientUnknown, phrases: []string{"policy rejection on the target address"}, by: "Yandex", source: "https://www.yandex.com/support/mail/bounces/yandex.html",
 		says: "the provider has blocked the recipient's account", who: ActorRecipient,
 	},
+	{
+		cause: Reputation, phrases: []string{"blocked by spam statistics"}, by: "Yandex", source: "https://www.yandex.com/support/mail/bounces/yandex.html",
+		says: "mostly spam came from this address, so it is shut out for a day",
+	},
+	{
+		cause: RecipientUnknown, phrases: []string{"hasn't got the service mapped"}, by: "Seznam", source: "https://napoveda.seznam.cz/uzivatel-neexistuje",
+		says: "there is no such mailbox, or it has no mail service",
+	},
+	{cause: Reputation, phrases: []string{"due to sender ip reputation"}, by: "BT", source: "https://btbusiness.custhelp.com/app/answers/detail/a_id/15074"},
+	{cause: RecipientUnknown, phrases: []string{"mailbox currently suspended"}, by: "AT&T", source: "http://rbl.att.net/block_enduser.html", says: "the provider has closed the mailbox", who: ActorRecipient},
+	{cause: Reputation, phrases: []string{"unauthorized interface for"}, by: "AT&T", source: "http://rbl.att.net/block_enduser.html", says: "the provider does not take this host for a mail server"},
 }
 
 // providerMarks tell whose server it was by its name, or by a page that it
