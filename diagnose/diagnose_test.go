@@ -235,12 +235,15 @@ func TestLocalCauses(t *testing.T) {
 		want   string
 		says   string
 	}{
-		"postfix down":    {func(r *relay) { r.host.Master.Running = false }, "postfix-down global ", "not running"},
-		"qmgr stopped":    {func(r *relay) { r.host.Manager.State = "stopped" }, "queue-manager global qmgr", "SIGSTOP"},
-		"qmgr silent":     {func(r *relay) { r.host.Manager.State = "silent" }, "queue-manager global qmgr", "does not answer"},
-		"qmgr absent":     {func(r *relay) { r.host.Manager.State = "absent" }, "queue-manager global qmgr", "does not exist"},
-		"disk full":       {func(r *relay) { r.host.Storage.Free = 1 << 20 }, "storage-space host /", "full"},
-		"no inodes":       {func(r *relay) { r.host.Storage.FreeFiles = 0 }, "storage-inodes host /", "inodes"},
+		"postfix down": {func(r *relay) { r.host.Master.Running = false }, "postfix-down global ", "not running"},
+		"qmgr stopped": {func(r *relay) { r.host.Manager.State = "stopped" }, "queue-manager global qmgr", "SIGSTOP"},
+		"qmgr silent":  {func(r *relay) { r.host.Manager.State = "silent" }, "queue-manager global qmgr", "does not answer"},
+		"qmgr absent":  {func(r *relay) { r.host.Manager.State = "absent" }, "queue-manager global qmgr", "does not exist"},
+		"disk full":    {func(r *relay) { r.host.Storage.Free = 1 << 20 }, "storage-space host /", "full"},
+		"no inodes":    {func(r *relay) { r.host.Storage.FreeFiles = 0 }, "storage-inodes host /", "inodes"},
+		"disk hangs": {func(r *relay) {
+			r.host.Storage.Written, r.host.Storage.WriteError = false, "open hangs since 4s"
+		}, "storage-latency host /", "does not come back"},
 		"read-only":       {func(r *relay) { r.host.Storage.ReadOnly = true }, "storage-readonly host /", "read-only"},
 		"held by someone": {func(r *relay) { r.mail(5, postfix.Hold, "a.example", rejecting) }, "held-forgotten host hold", "on hold"},
 		"held from active": {func(r *relay) {

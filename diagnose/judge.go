@@ -71,7 +71,7 @@ func (f *Finding) urgency() int {
 	switch f.Cause {
 	case postfix.PostfixDown:
 		return 0
-	case postfix.StorageReadonly, postfix.StorageSpace, postfix.StorageInodes:
+	case postfix.StorageReadonly, postfix.StorageSpace, postfix.StorageInodes, postfix.StorageLatency:
 		return 1
 	case postfix.QueueManager:
 		return 2
@@ -109,7 +109,7 @@ func order(findings []Finding) {
 // stops says that a finding keeps all mail from flowing.
 func (f *Finding) stops() bool {
 	switch f.Cause {
-	case postfix.PostfixDown, postfix.QueueManager, postfix.StorageReadonly, postfix.StorageSpace, postfix.StorageInodes:
+	case postfix.PostfixDown, postfix.QueueManager, postfix.StorageReadonly, postfix.StorageSpace, postfix.StorageInodes, postfix.StorageLatency:
 		return true
 	case postfix.DNS, postfix.Egress, postfix.Relayhost, postfix.ActiveQueueFull:
 		return f.Scope == Global

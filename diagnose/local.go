@@ -150,6 +150,11 @@ func storage(v *view) []Finding {
 			"The spool's file system is full: Postfix refuses mail",
 			fmt.Sprintf("%s of %s are free on %s; Postfix wants %s", size(st.Free), size(st.Bytes), st.Mount, size(v.spaceWanted())),
 			v.freeing())}
+	case failed && strings.Contains(st.WriteError, "hangs"):
+		return []Finding{v.storageFinding(postfix.StorageLatency,
+			"The spool's file system does not come back from a write: every process of Postfix that touches it hangs",
+			fmt.Sprintf("a file of our own on %s: %s", st.Mount, st.WriteError),
+			Step{[]string{"dmesg", "--ctime"}, "shows what the kernel says about the disk; a frozen file system (fsfreeze, a snapshot of the volume) is silent there"})}
 	case failed && strings.Contains(st.WriteError, "no space"):
 		return []Finding{v.storageFinding(postfix.StorageSpace,
 			"The spool takes no write: no space left on device",

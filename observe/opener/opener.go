@@ -124,11 +124,8 @@ func (o *Opener) Maildrop(queueDir, name string) (int, error) {
 	return o.ask(askMaildrop, slices.Index(o.grants.QueueDirs, queueDir), name)
 }
 
-// Scratch opens an unnamed, empty file in the queue directory, outside of the
-// queues: it takes an inode and blocks of the spool's file system as a message
-// would, no directory shows it, and it is gone when it is closed or its holder
-// dies. The caller writes as itself, so that what is reserved for root does not
-// count.
+// Scratch starts a trial of the file system of a queue directory and returns
+// the pipe with its report; see Try, which reads it.
 func (o *Opener) Scratch(queueDir string) (*os.File, error) {
 	if o == nil {
 		return nil, ErrNone
