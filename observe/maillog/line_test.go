@@ -134,6 +134,7 @@ func TestLinesThatAreNotRead(t *testing.T) {
 		"day 31 of November":        "Nov 31 17:37:24 relay1 " + delivery,
 		"hour 24":                   "Nov 23 24:37:24 relay1 " + delivery,
 		"no host":                   "Nov 23 17:37:24 " + delivery,
+		"words behind a tag":        "Nov 23 17:37:24 relay1 somebody said: " + stamp + delivery,
 		"another program":           stamp + "dovecot[12]: imap: " + delivery,
 		"another instance":          stamp + strings.Replace(delivery, "postfix/", "postfix-out/", 1),
 		"no process ID":             stamp + strings.Replace(delivery, "[812]", "", 1),

@@ -103,12 +103,13 @@ type minute struct {
 	flow  observe.Flow
 }
 
-// The bounds of a tally. Tables of IDs are the largest: 48 bytes for each of
-// them, up to 50 MB; the others stay below 20 MB together.
+// The bounds of a tally. What grows with the log are messages in the queue (48
+// bytes each, 50 MB at most), deferred IDs (16 MB), and the holds of somebody
+// who held everything (200 bytes each, 100 MB at most); the rest stays below 20.
 const (
 	mostMessages = 3 << 18
 	mostMinutes  = 1 << 15
-	mostHolds    = 1 << 20
+	mostHolds    = 1 << 19
 	mostSessions = 1 << 14
 	mostTroubles = 512
 	mostSamples  = 8
