@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -113,5 +114,29 @@ func TestSummaryAsksFor(t *testing.T) {
 	}
 	if run(t, op, 80, "logs", "summary", "x"); !op.asked.Since.IsZero() {
 		t.Errorf("%+v", op.asked)
+	}
+}
+
+// TestStepsAreCommands runs what the explanations of real replies tell people
+// to run: a command that is printed to be pasted must be one.
+func TestStepsAreCommands(t *testing.T) {
+	replies, err := os.ReadFile("../../postfix/testdata/replies.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := make(map[string]bool)
+	for line := range strings.Lines(string(replies)) {
+		fields := strings.Split(strings.TrimSpace(line), "\t")
+		step := postfix.Explain("", fields[len(fields)-1]).Step
+		if len(step) == 0 || step[0] != "holdfast" || tried[strings.Join(step, " ")] {
+			continue
+		}
+		tried[strings.Join(step, " ")] = true
+		if r := run(t, one(), 80, step[1:]...); r.code == exitUsage {
+			t.Errorf("%q is told to run %q, which says %q", fields[len(fields)-1], step, r.stderr)
+		}
+	}
+	if len(tried) == 0 {
+		t.Error("no explanation has a step")
 	}
 }
