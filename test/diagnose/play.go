@@ -80,7 +80,9 @@ func (c campaign) playOne(ctx context.Context, cs Case) Result {
 		r.Err = fmt.Errorf("start lab: %w", err)
 		return r
 	}
-	r.Err = c.inLab(ctx, l, &r)
+	if err := c.inLab(ctx, l, &r); err != nil {
+		r.Err = fmt.Errorf("%w; the mail log ends with:\n%s", err, endOfLog(l))
+	}
 	// What is broken is mended first: a frozen or read-only spool must not keep the lab from going.
 	r.Err = errors.Join(r.Err, l.Cure("all"), l.Down())
 	if r.Err == nil {
@@ -90,6 +92,16 @@ func (c campaign) playOne(ctx context.Context, cs Case) Result {
 		r.Err = errors.Join(r.Err, os.WriteFile(filepath.Join(c.keep, cs.Name+".json"), []byte(r.Raw), 0o600))
 	}
 	return r
+}
+
+// endOfLog is what Postfix said last: why a step failed is mostly in it.
+func endOfLog(l *lab.Lab) string {
+	const enough = 1500
+	data, err := os.ReadFile(l.HostPath(l.Instances[0].LogFile))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-enough):])
 }
 
 func (c campaign) inLab(ctx context.Context, l *lab.Lab, r *Result) error {
