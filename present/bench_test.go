@@ -36,6 +36,14 @@ func BenchmarkTally(b *testing.B) {
 			}
 		})
 	}
+	b.Run("shape", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ShapeOf(b.Context(), snap, true); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("json", func(b *testing.B) {
 		b.ReportAllocs()
 		var m postfix.Message

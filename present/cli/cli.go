@@ -13,7 +13,8 @@
 //
 // Usage mistakes end in exit code 2 and name the flag, the value and how it is
 // written. What could not be seen is said on stderr, stands in "gaps" in JSON,
-// and ends in exit code 6 where it leaves the question open.
+// and ends in exit code 6 where it leaves the question open. A verdict of triage
+// is no failure: it ends in 6 or 10 without an error.
 package cli
 
 import (

@@ -19,9 +19,12 @@ import (
 //     with "holdfast: "; the hint of an error follows on a line that begins with
 //     "hint: ". Talk begins with a small letter and ends without a full stop;
 //     it is a sentence of what is, the hint a sentence of what to do.
-//     -q silences everything but errors.
+//     -q silences everything but errors. Gaps of a triage are on its page and
+//     not here: what could not be seen is part of that answer.
 //   - the terminal is questions. A verb that only looks never asks.
-//   - Commands in a hint can be pasted: they are shell-quoted and never cut.
+//   - Commands can be pasted: they are shell-quoted and never cut.
+//   - A triage fits the terminal in fewer words, not by being cut off: what
+//     matters most is told first and longest.
 //   - A table fits the terminal: columns of less worth go first, then the
 //     widest shrink. Where stdout is not a terminal every column is there and
 //     nothing is shortened, except hostile texts at present.LongestText.
