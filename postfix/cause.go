@@ -117,12 +117,27 @@ func judge(status, text string) (Cause, *rule) {
 			return found.cause, found
 		}
 		cause, found := judgeReply(status, r)
-		if cause == RemoteRejecting || cause == ContentRejected && r.kind == '4' {
+		if failsBeside(cause, r) {
 			return ContentFilter, nil
 		}
 		return cause, found
 	}
 	return judgeReply(status, r)
+}
+
+// failsBeside reports whether an answer of a server on this host, which from
+// elsewhere would be a refusal without a reason or a broken connection, is that
+// server's own trouble.
+func failsBeside(cause Cause, r reply) bool {
+	switch cause {
+	case RemoteRejecting, RemoteDown:
+		return true
+	case ContentRejected:
+		return r.kind == '4'
+	case Greylisting:
+		return !strings.Contains(r.text, "grey") && !strings.Contains(r.text, "gray")
+	}
+	return false
 }
 
 // judgeLocal reads what this host's own Postfix wrote.
@@ -184,7 +199,7 @@ func judgeReply(status string, r reply) (Cause, *rule) {
 	if found := codeRules.find(r.code, r.kind); found != nil {
 		return found.cause, found
 	}
-	return RemoteRejecting, nil
+	return RemoteRejecting, lateRules.match(r.text, r.kind)
 }
 
 // maskedDigits is how long a number must be not to matter to Classify: longer

@@ -89,6 +89,14 @@ var classified = []struct {
 	{DNS, "4.4.3", "delivery temporarily suspended: Host or domain name not found. Name service error for name=a.example type=MX: Host not found, try again"},
 
 	// Throttling.
+	// A server on this host that says no more than "later" is in trouble.
+	{ContentFilter, "4.7.1", "host 127.0.0.1[127.0.0.1] said: 451 4.7.1 Please try again later (in reply to end of DATA command)"},
+	{ContentFilter, "4.4.2", "host 127.0.0.1[127.0.0.1] said: 421 4.4.2 timeout exceeded (in reply to end of DATA command)"},
+	{Greylisting, "4.2.0", "host localhost[::1] said: 450 4.2.0 greylisted (in reply to RCPT TO command)"},
+	{Greylisting, "4.3.2", "host mx.ps.example[192.0.2.37] said: 450 4.3.2 Service currently unavailable (in reply to RCPT TO command)"},
+	{RemoteRejecting, "4.0.0", "host mx.ps.example[192.0.2.37] said: 451 Please try again later (in reply to RCPT TO command)"},
+	{RemoteRejecting, "4.7.1", "host mx.ps.example[192.0.2.37] said: 451 4.7.1 Service unavailable - try again later (in reply to end of DATA command)"},
+	{RemoteDown, "4.4.2", "host mx.ps.example[192.0.2.37] said: 421 4.4.2 mx.ps.example Error: timeout exceeded (in reply to end of DATA command)"},
 	{RemoteThrottling, "4.7.0", "host mx.big.example[192.0.2.30] refused to talk to me: 421 4.7.0 Too many concurrent connections from your address"},
 	{RemoteThrottling, "4.0.0", "host mx.big.example[192.0.2.30] refused to talk to me: 421 mx.big.example Service not available, closing transmission channel"},
 	{RemoteThrottling, "4.3.2", "host mx.big.example[192.0.2.30] refused to talk to me: 421 4.3.2 The maximum number of concurrent server connections has exceeded a limit"},
@@ -214,7 +222,7 @@ func TestReasonCausesAreThoseThatAppear(t *testing.T) {
 // Rules are matched against text in lower case, and a rule behind another with
 // a part of its phrases never fires.
 func TestPhrasesCanMatch(t *testing.T) {
-	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, providerMarks} {
+	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, lateRules, providerMarks} {
 		for _, r := range book.rules {
 			for _, phrase := range r.phrases {
 				if len(phrase) < 2 || phrase != strings.ToLower(phrase) || phrase[0] == ' ' {
@@ -261,7 +269,7 @@ func TestOnePassMatchesAsOneByOne(t *testing.T) {
 // TestLongNumbersDoNotMatter is what lets a class be remembered for a masked
 // reason: texts with equal masks are of one class.
 func TestLongNumbersDoNotMatter(t *testing.T) {
-	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, providerMarks} {
+	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, lateRules, providerMarks} {
 		for _, r := range book.rules {
 			for _, p := range r.phrases {
 				if masked := string(AppendMasked(nil, p)); masked != p {

@@ -18,6 +18,18 @@ var refusalRules = []rule{
 		says: "the first try of an unknown sender is put off for minutes", source: "RFC 6647",
 	},
 	{
+		cause: Greylisting, only: '4', phrases: []string{"450 4.3.2 service currently unavailable"}, by: "Postfix postscreen",
+		says: "the server tests an unknown client and lets it in at its next connection", source: "POSTSCREEN_README, tests after the 220 greeting",
+	},
+	{
+		// Nothing but a policy code and "later" is what filters say that put
+		// off the first try; whoever limits the pace says so.
+		cause: Greylisting, only: '4', phrases: []string{
+			"4.7.1 please try again later", "4.7.1 please try later", "4.2.0 try again later", "4.2.0 please try again later", "451 temporary failure, please try again later",
+		},
+		says: "the server puts the mail off without a reason, as for the first try of an unknown sender", source: "RFC 6647; spamd(8) of OpenBSD",
+	},
+	{
 		cause: RoutingLoop, phrases: []string{"too many hops", "hop count exceeded", "hopcount", "mail loop", "routing loop", "loops back", "loop detected", "mail forwarding loop", "too many received"},
 		says: "the message went through too many servers, or came back to one that had it", source: rfc5321 + ", 6.3",
 	},
@@ -66,6 +78,11 @@ var refusalRules = []rule{
 		next: "Have whoever runs the address set its PTR record to this host's name.",
 	},
 	{
+		cause: RemoteRejecting, only: '5', phrases: []string{"sender verify", "sender verification", "callout verification", "verification failed for"},
+		says: "the server asked the sender's own mail server, which did not confirm the sender's address", who: ActorUs, source: "Exim, verify = sender/callout",
+		next: "Have the sender's domain accept mail for that address.",
+	},
+	{
 		cause: RemoteRejecting, phrases: []string{"unverified address", "address verification in progress", "sender verify", "sender verification", "callout verification", "verification failed for"},
 		says: "the server first asks another one whether the address exists, and has no answer yet", source: "Postfix ADDRESS_VERIFICATION_README; Exim, verify = sender/callout",
 	},
@@ -73,6 +90,18 @@ var refusalRules = []rule{
 		cause: RemoteRejecting, phrases: []string{"helo command rejected", "invalid helo", "bad helo", "helo should", "helo must", "helo name", "helo host", "ehlo name", "ehlo host"},
 		says: "the server does not like the name that this host gives itself", who: ActorUs, source: access,
 		next: "Compare smtp_helo_name with the name service.",
+	},
+	{
+		cause: RecipientUnknown, only: '5', phrases: []string{"recipient address rejected: domain not found"},
+		says: "the server finds no mail server for the recipient's domain", source: "postconf(5): reject_unknown_recipient_domain",
+	},
+	{
+		cause: RemoteRejecting, only: '4', phrases: []string{"recipient address rejected: domain not found"},
+		says: "the server finds no mail server for the recipient's domain at the moment", source: "postconf(5): reject_unknown_recipient_domain",
+	},
+	{
+		cause: RemoteRejecting, phrases: []string{"email address is not verified"}, by: "Amazon SES", who: ActorUs, source: fieldManual,
+		says: "the account there may not send with this sender's address", next: "Have the address or its domain verified in the account.",
 	},
 	{
 		cause: RemoteRejecting, phrases: []string{
@@ -142,7 +171,7 @@ var mailboxRules = []rule{
 			"account is disabled", "account disabled", "account has been disabled", "account that you tried to reach is", "account is locked", "account is closed", "account closed", "account suspended", "account blocked",
 			"account inactive", "account expired", "user is locked", "user suspended", "user disabled", "user inactive", "inactive", "deactivated", "mailbox is disabled", "mailbox disabled", "mailbox is inactive",
 			"mailbox is frozen", "mailbox is blocked", "mailbox has been", "mailbox suspended", "mailbox currently suspended", "mailbox closed", "disabled recipient", "recipient disabled", "recipient account is",
-			"not our user", "not our customer", "not in recipient list", "not a registered", "not a valid mailbox", "not a valid recipient", "not a valid user", "not a valid email", "not a valid address", "not a known user", "not a local user",
+			"not our user", "not our customer", "not in recipient list", "not a registered", "not a valid mailbox", "not a valid recipient", "not a valid user", "not a valid email", "not a valid address", "not a known user", "not a local user", "user not local", "mailbox name not allowed",
 			"marked as invalid", "address rejected: unknown", "address rejected: inactive", "address rejected: blocked", "address rejected: not in", "unrouteable address", "unroutable address", "unable to find recipient", "host unknown", "unknown host",
 			"utilisateur inconnu", "usuario desconocido", "no existe", "utente sconosciuto", "casella inesistente", "unbekannter", "nicht bekannt", "nie istnieje",
 		},
@@ -185,7 +214,7 @@ var loadRules = []rule{
 	},
 	{
 		cause: RemoteThrottling, phrases: []string{
-			"too many", "rate limit", "ratelimit", "rate-limit", "rate limited", "rate control", "rate that", "rate of", "throttl", "slow down", "server busy", "server is busy", "server too busy", "too busy", "busy", "overloaded", "load too high",
+			"too many", "rate limit", "ratelimit", "rate-limit", "rate limited", "rate control", "rate that", "rate of", "throttl", "slow down", "server busy", "server is busy", "server too busy", "too busy", "busy", "overloaded", "load too high", "load average",
 			"connection limit", "connection rate", "concurren", "exceeded the", "exceeds the", "limit exceeded", "limit reached", "limits exceeded", "temporarily deferred", "too fast", "too quickly", "too frequent", "too often", "frequency",
 			"per connection", "system resources", "resources temporarily unavailable", "back pressure", "threshold exceeded", "exceeded", "thread limit", "unable to process connection",
 		},
@@ -203,7 +232,7 @@ var troubleRules = []rule{
 		says: "a content filter refused the message", source: observed,
 	},
 	{
-		cause: RemoteRejecting, only: '4', phrases: []string{"insufficient system storage", "insufficient disk space", "out of memory", "no space left", "insufficient storage"},
+		cause: RemoteRejecting, only: '4', phrases: []string{"insufficient system storage", "insufficient disk space", "out of memory", "no space left", "insufficient storage", "space shortage"},
 		says: "the remote server has no room left", source: rfc5321 + ", 4.2.3",
 	},
 	{
@@ -214,7 +243,7 @@ var troubleRules = []rule{
 		says: "something inside the remote system does not work at the moment", source: observed,
 	},
 	{
-		cause: RemoteRejecting, only: '5', phrases: []string{"access denied", "policy", "not allowed", "administrative prohibition", "denied", "prohibited"},
+		cause: RemoteRejecting, only: '5', phrases: []string{"access denied", "policy", "not allowed", "not authorized", "not authorised", "permissions", "administrative prohibition", "denied", "prohibited"},
 		says: "a rule of the remote server forbids this mail, and it does not say which", source: observed,
 	},
 	// What means an unknown mailbox when it is permanent, and a busy one when
@@ -228,3 +257,11 @@ var troubleRules = []rule{
 		says: "the mailbox is busy or closed for the moment", source: rfc5321 + ", 4.2.3",
 	},
 }
+
+// lateRules read what is left when neither words nor codes told anything.
+var lateRules = bind([]rule{
+	{
+		cause: RemoteRejecting, only: '4', phrases: []string{"try again", "try later", "come back later", "retry later"},
+		says: "the server puts the mail off and does not say why; often that is greylisting", who: ActorNobody, source: rfc5321 + ", 4.2.1",
+	},
+})

@@ -70,11 +70,10 @@ func codesOf(s string) []string {
 	if !ok {
 		return []string{s}
 	}
-	subject, first, _ := strings.Cut(from, ".")
-	_, last, _ := strings.Cut(to, ".")
+	at := strings.IndexByte(from, '.') + 1 // 0 for whole reply codes
 	var all []string
-	for n := number(first); n <= number(last); n++ {
-		all = append(all, subject+"."+strconv.Itoa(n))
+	for n := number(from[at:]); n <= number(to[at:]); n++ {
+		all = append(all, from[:at]+strconv.Itoa(n))
 	}
 	return all
 }

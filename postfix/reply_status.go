@@ -70,6 +70,7 @@ var strongStatusRules = bind([]rule{
 		says: "the name service has no name for this host's address that leads back to it", source: iana + " (RFC 7372)",
 		next: "Have whoever runs the address set its PTR record to this host's name.",
 	},
+	{cause: DNS, codes: []string{"4.310", "4.312"}, by: "Microsoft", says: "the server that passes the mail on cannot look up the recipient's domain", who: ActorRemote, source: msNDR},
 	{cause: MailboxFull, codes: []string{"2.2"}, source: rfc3463},
 	{cause: RoutingLoop, codes: []string{"4.6"}, source: rfc3463},
 	{cause: RoutingLoop, only: '5', codes: []string{"4.14"}, by: "Microsoft", source: msNDR},
@@ -84,6 +85,7 @@ var statusRules = bind([]rule{
 	{cause: ContentRejected, codes: []string{"2.3", "3.4"}, says: "the message is larger than the mailbox or the server allows", source: rfc3463},
 	{cause: ContentRejected, codes: []string{"6.0-6.6", "6.8-6.10"}, says: "the server cannot take the message in this form", source: rfc3463},
 	{cause: ContentRejected, codes: []string{"7.20-7.24", "7.26"}, says: "the mail did not pass a check of who sent it", source: iana},
+	{cause: RemoteDown, only: '4', codes: []string{"4.1"}, says: "the next host did not answer", source: rfc3463}, // 5.4.1 is Microsoft's for an unknown recipient
 	{cause: RemoteDown, codes: []string{"4.2", "4.316"}, says: "the connection broke or went stale", source: rfc3463},
 	{cause: RemoteThrottling, codes: []string{"4.5", "5.3", "7.28"}, says: "the server is congested, or has been given too much at once", source: rfc3463},
 	{cause: Auth, codes: []string{"7.8", "7.9"}, source: iana + " (RFC 4954)"},
@@ -96,6 +98,11 @@ var codeRules = bind([]rule{
 	{
 		cause: RemoteThrottling, codes: []string{"421"},
 		says: "the server closes the connection without giving a reason, mostly to shed load", source: rfc5321 + ", 3.8",
+	},
+	{
+		cause: RemoteRejecting, codes: []string{"500-504", "555"},
+		says: "the server did not understand a command, or did not expect it then", source: rfc5321 + ", 4.2.3",
+		next: "Look whether a firewall that changes SMTP stands between, and send the postmaster there the whole answer.",
 	},
 	{cause: Auth, codes: []string{"530", "534", "535", "538"}, source: "RFC 4954"},
 })

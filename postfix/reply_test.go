@@ -106,7 +106,7 @@ func TestExplainTellsTheProvider(t *testing.T) {
 func TestEveryRuleIsWhole(t *testing.T) {
 	actors := []Actor{ActorUs, ActorRemote, ActorRecipient, ActorNobody}
 	looks := []string{"holdfast queue", "postconf -n", "postconf smtp", "postconf relay", "postconf content", "postconf queue", "postconf smtpd"}
-	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, strongStatusRules, statusRules, codeRules} {
+	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, lateRules, strongStatusRules, statusRules, codeRules} {
 		for i := range book.rules {
 			r := &book.rules[i]
 			if len(r.phrases) == 0 && len(r.codes) == 0 {
@@ -130,7 +130,7 @@ func TestEveryRuleIsWhole(t *testing.T) {
 // TestNoPhraseIsDead: each phrase by itself reaches its own rule; one that
 // does not is hidden by a part of it in an earlier rule.
 func TestNoPhraseIsDead(t *testing.T) {
-	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules} {
+	for _, book := range []*ruleBook{egressRules, localRules, neighbourRules, replyRules, lateRules} {
 		for i := range book.rules {
 			r := &book.rules[i]
 			for _, p := range r.phrases {
