@@ -92,9 +92,9 @@ func converse(ctx context.Context, reach *observe.Reach, from netip.Addr, helo s
 }
 
 // isCut says whether a stage was ended by the end of the look, too early to
-// blame the server.
+// blame the server. Every stage has more patience than that by itself.
 func (s *session) isCut(err error) bool {
-	return errors.Is(err, errTimeout) && s.ctx.Err() != nil && time.Since(s.began) < enoughPatience
+	return errors.Is(err, errTimeout) && time.Since(s.began) < enoughPatience
 }
 
 // errTimeout marks an error that is the end of patience.
