@@ -231,7 +231,7 @@ func (p *program) globalFlags() *pflag.FlagSet {
 	f.BoolVarP(&p.screen.quiet, "quiet", "q", false, "say nothing on stderr but errors")
 	f.BoolVarP(&p.screen.detail, "verbose", "v", false, "say more about what was looked at and how")
 	f.DurationVar(&p.timeout, "timeout", 0, "give up after this `TIME`, for example 30s")
-	f.StringVar(&p.settings.StateDir, "state-dir", "/var/lib/holdfast", "`DIR` of Holdfast's own records; verbs that look do not need it")
+	f.StringVar(&p.settings.StateDir, "state-dir", "/var/lib/holdfast", "`DIR` of Holdfast's own records: when triage last asked which mail server")
 	f.StringVar(&p.settings.ConfigFile, "config", "/etc/holdfast/holdfast.toml", "settings `FILE`; verbs that look do not need it")
 	return f
 }

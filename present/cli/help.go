@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -112,14 +114,26 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 	if len(groups) == 0 {
 		groups = []*cobra.Group{{Title: "Commands"}}
 	}
+	commands := slices.Clone(cmd.Commands())
+	slices.SortStableFunc(commands, func(a, b *cobra.Command) int { return cmp.Compare(rank(a), rank(b)) })
 	for _, g := range groups {
 		title(g.Title)
-		for _, c := range cmd.Commands() {
+		for _, c := range commands {
 			if c.GroupID == g.ID && c.IsAvailableCommand() {
 				write("  ", pad(c.Name(), 12), c.Short, "\n")
 			}
 		}
 	}
+}
+
+// rank puts the verbs in the order in which one needs them; the rest follows by
+// name.
+func rank(c *cobra.Command) int {
+	order := []string{"triage", "queue", "show", "explain", "logs"}
+	if i := slices.Index(order, c.Name()); i >= 0 {
+		return i
+	}
+	return len(order)
 }
 
 // whereTopic documents the expressions of --where. It is a topic of its own:

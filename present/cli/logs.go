@@ -78,7 +78,9 @@ func (p *program) summary(ctx context.Context, o summaryOptions, paths []string)
 	if o.window > 0 {
 		want.Since = p.env.Now().Add(-o.window)
 	}
+	progress := p.screen.watchProgress(0, present.Say("reading the log"))
 	sum, gaps, err := p.env.Summarize(ctx, paths, want)
+	progress.end()
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,8 @@ type progress struct {
 
 const progressEvery = time.Second
 
-// watchProgress starts to tell. Nothing else may write to stderr until end.
+// watchProgress starts to tell. Nothing else may write to stderr until end. Of
+// work that cannot be counted, total being 0, it tells how long it has taken.
 func (s *Screen) watchProgress(total int, of present.Words) *progress {
 	p := &progress{stop: make(chan struct{})}
 	if !s.live || s.quiet {
@@ -59,6 +60,9 @@ func (s *Screen) overwrite(w present.Words) {
 }
 
 func progressLine(done, total int, spent time.Duration, of present.Words) present.Words {
+	if total == 0 {
+		return present.Say("holdfast: %s, %s", of, present.Age(spent))
+	}
 	line := present.Say("holdfast: %s of %s %s", present.Count(done), present.Count(total), of)
 	if done == 0 || spent <= 0 {
 		return line

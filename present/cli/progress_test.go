@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/observe"
+	"holdfast/operate"
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/present"
@@ -61,6 +62,27 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// Triage takes as long as a name server that does not answer.
+func (s *slow) Triage(ctx context.Context, o operate.TriageOptions) ([]*operate.Triage, error) {
+	time.Sleep(2500 * time.Millisecond)
+	return s.still.Triage(ctx, o)
+}
+
+// TestWaitIsTold: who waits for an answer sees that something happens.
+func TestWaitIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var stdout, stderr bytes.Buffer
+		Run(t.Context(), nil, Env{
+			Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Live: true,
+			Open: func(context.Context, Settings) (Operator, error) { return &slow{*calm()}, nil },
+		})
+		const line = "\r\x1b[Kholdfast: looking at the queue, the log and the surroundings, "
+		if want := line + "1s" + line + "2s" + "\r\x1b[K"; stderr.String() != want || !strings.HasPrefix(stdout.String(), "Mail flows") {
+			t.Errorf("%q, not %q; %s", stderr.String(), want, stdout.String())
+		}
+	})
+}
+
 func TestProgressLine(t *testing.T) {
 	for _, c := range []struct {
 		done, total int
@@ -69,6 +91,7 @@ func TestProgressLine(t *testing.T) {
 	}{
 		{0, 10, time.Second, "holdfast: 0 of 10 messages"},
 		{5000, 100000, 10 * time.Second, "holdfast: 5,000 of 100,000 messages, 500 a second, 3m10s left"},
+		{0, 0, 3 * time.Second, "holdfast: messages, 3s"},
 		{10, 10, time.Second, "holdfast: 10 of 10 messages, 10 a second, 0s left"},
 	} {
 		if got := progressLine(c.done, c.total, c.spent, present.Say("messages")).String(); got != c.want {

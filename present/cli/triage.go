@@ -49,7 +49,8 @@ func (p *program) triageCommand() *cobra.Command {
 
 func triageFlags(o *triageOptions) *pflag.FlagSet {
 	f := pflag.NewFlagSet("triage", pflag.ContinueOnError)
-	f.DurationVar(&o.window, "window", usualWindow, "how far back the log is read, for example `TIME` 6h")
+	f.DurationVar(&o.window, "window", usualWindow, "read the log this `TIME` back, for example 6h")
+	f.Lookup("window").DefValue = "1h"
 	f.DurationVar(&o.watch, "watch", 0, "look again every `INTERVAL` until interrupted (2s where none is given)")
 	f.Lookup("watch").NoOptDefVal = usualWatch
 	f.BoolVar(&o.exitCode, "exit-code", false, "end with 10 where there is a finding")
@@ -102,7 +103,9 @@ type sight struct {
 
 // once looks and tells.
 func (t *triageRun) once(ctx context.Context) error {
+	progress := t.screen.watchProgress(0, present.Say("looking at the queue, the log and the surroundings"))
 	all, failed := t.op.Triage(ctx, operate.TriageOptions{Window: t.window})
+	progress.end()
 	sights := make([]*sight, 0, len(all))
 	for _, one := range all {
 		shape, err := present.ShapeOf(ctx, one.Snapshot, t.watch > 0)
