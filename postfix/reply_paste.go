@@ -121,7 +121,10 @@ var leads = []string{
 
 // peel takes away, layer by layer, what stands around a reason.
 func peel(text string) string {
-	for {
+	// Nobody's mail is wrapped deeper; a text of parentheses alone would be
+	// looked through once for each.
+	const layers = 8
+	for range layers {
 		before := len(text)
 		text = strings.TrimSpace(text)
 		if strings.HasPrefix(text, "(") && strings.HasSuffix(text, ")") {
@@ -141,9 +144,10 @@ func peel(text string) string {
 			}
 		}
 		if len(text) == before {
-			return text
+			break
 		}
 	}
+	return text
 }
 
 // peelRecipient takes "<kim@shop.example>: " of a bounce of Postfix away.
