@@ -352,7 +352,10 @@ func groupRows(by present.By, groups []present.Group) [][]present.Words {
 
 // partOf says in a title that there is more than is shown.
 func partOf(title present.Words, shown, more int) present.Words {
-	if more == 0 {
+	switch {
+	case shown == 0:
+		return present.Words{}
+	case more == 0:
 		return title
 	}
 	return present.Say("%s (%s of %s)", title, present.Count(shown), present.Count(shown+more))
