@@ -206,7 +206,7 @@ func (r *reading) tallySpan(ctx context.Context, s span, trust observe.Trust, ne
 
 // beingWritten says that the rest of a line may be on its way. A line that has
 // no end for longer than that is one that Postfix, or a full disk, cut.
-func beingWritten(written time.Time) bool { return time.Since(written).Abs() < 5*time.Second }
+func beingWritten(written time.Time) bool { return time.Since(written).Abs() < 30*time.Second }
 
 // packed reads a compressed file, which can only be read from its beginning:
 // all of it, or where that is more than allowed nothing.
