@@ -93,8 +93,8 @@ func TestEachEndOfASession(t *testing.T) {
 	var reaches []observe.Reach
 	for part := range slices.Chunk(servers, maxServers) {
 		ctx, cancel := context.WithTimeout(t.Context(), enoughPatience+time.Second) // for the one that hangs
-		defer cancel()
 		got, gaps := p.look(ctx, relay(), observe.Settings{}, d, part, memory{dir})
+		cancel()
 		if len(gaps) != 0 || !got.Known {
 			t.Fatalf("%+v, gaps %v", got, gaps)
 		}

@@ -65,8 +65,12 @@ func TestWhoAskedForPeaceIsLeftInPeace(t *testing.T) {
 		after time.Duration
 		known bool
 	}{
-		{postfix.RemoteThrottling, 9 * time.Minute, true}, {postfix.Reputation, 599 * time.Second, true}, {postfix.Greylisting, 2 * time.Minute, true},
-		{postfix.RemoteThrottling, 10 * time.Minute, false}, {postfix.RemoteDown, 2 * time.Minute, false}, {postfix.RemoteRejecting, 2 * time.Minute, false},
+		{postfix.RemoteThrottling, 9 * time.Minute, true},
+		{postfix.Reputation, 599 * time.Second, true},
+		{postfix.Greylisting, 2 * time.Minute, true},
+		{postfix.RemoteThrottling, 10 * time.Minute, false},
+		{postfix.RemoteDown, 2 * time.Minute, false},
+		{postfix.RemoteRejecting, 2 * time.Minute, false},
 	} {
 		m, now := memory{t.TempDir()}, time.Now()
 		claimOne(t, m, now, "")
