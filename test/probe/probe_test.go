@@ -297,8 +297,10 @@ func TestMailServersOneByOne(t *testing.T) {
 		params lab.Params
 		want   string
 	}{
-		{"each in its own way", names("well", "plain", "busy", "listed", "mute", "badtls", "shut"), "", nil,
-			"well=done plain=done busy=banner/remote-throttling listed=banner/reputation mute=banner/remote-down badtls=starttls/tls shut=connect/remote-down"},
+		{
+			"each in its own way", names("well", "plain", "busy", "listed", "mute", "badtls", "shut"), "", nil,
+			"well=done plain=done busy=banner/remote-throttling listed=banner/reputation mute=banner/remote-down badtls=starttls/tls shut=connect/remote-down",
+		},
 		{"the way out is filtered", two, "net.block-smtp", lab.Params{"mode": "drop"}, "well=connect/remote-down plain=connect/remote-down"},
 		{"the way out is reset", two, "net.block-smtp", lab.Params{"mode": "reset"}, "well=connect/remote-down plain=connect/remote-down"},
 		{"the way out is prohibited", two, "net.block-smtp", lab.Params{"mode": "icmp"}, "well=connect/remote-down plain=connect/remote-down"},
