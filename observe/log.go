@@ -102,6 +102,8 @@ type LogDomain struct {
 	FirstDeferred, LastDeferred   time.Time
 	// DeliveredAfter counts the deliveries that were logged after the last
 	// attempt that failed, in the order of the log, which times cannot tell.
+	// Only those count whose message the log shows to have been taken up by
+	// qmgr: a single line that claims a delivery is worth nothing here.
 	DeliveredAfter int64
 	// Reasons are why attempts failed, for now or for good, by cause:
 	// "temporarily suspended" is counted for the cause behind it.

@@ -29,6 +29,14 @@ func (t *Tally) Merge(later *Tally) {
 	t.minute = nil // the ranking may move it
 	t.minutes.merge(&later.minutes, func(mine, m *minute) { addFlow(&mine.flow, &m.flow) })
 	t.deferred.merge(&later.deferred)
+	for i := range later.traffic.domains.items {
+		d := &later.traffic.domains.items[i]
+		orphans := d.orphans
+		d.orphans = nil
+		for _, id := range orphans {
+			d.witness(id, t.takenUp)
+		}
+	}
 	t.traffic.merge(&later.traffic)
 	t.troubles.merge(&later.troubles, func(mine, x *trouble) {
 		mine.count += x.count
@@ -93,9 +101,10 @@ func (t *traffic) merge(later *traffic) {
 func mergeDomain(mine, d *domain) {
 	addFlow(&mine.flow, &d.flow)
 	if d.flow.Deferred > 0 {
-		mine.after = d.after
+		mine.after, mine.orphans = d.after, d.orphans
 	} else {
 		mine.after += d.after
+		mine.orphans = append(mine.orphans, d.orphans[:min(len(d.orphans), mostOrphans-len(mine.orphans))]...)
 	}
 	mine.firstDelivered = spanFirst(mine.firstDelivered, d.firstDelivered)
 	mine.lastDelivered = spanLast(mine.lastDelivered, d.lastDelivered)

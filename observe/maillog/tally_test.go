@@ -226,7 +226,8 @@ func TestDomainsAndServers(t *testing.T) {
 	want := map[string]*observe.LogDomain{"b.example": {
 		Flow:           observe.Flow{Delivered: 3, Deferred: 2, Suspended: 1, Bounced: 1},
 		FirstDelivered: second30(0), LastDelivered: second30(6), FirstDeferred: second30(1), LastDeferred: second30(2),
-		DeliveredAfter: 2, Relay: "mx.b.example[192.0.2.1]:25",
+		DeliveredAfter: 0, // no line tells that there were such messages
+		Relay:          "mx.b.example[192.0.2.1]:25",
 		Reasons: map[postfix.Cause]*observe.LogReason{
 			postfix.Greylisting: {
 				Attempts: 1, First: second30(1), Last: second30(1), Relay: "mx.b.example[192.0.2.1]:25",
@@ -434,4 +435,26 @@ func FuzzBlock(f *testing.F) {
 			t.Errorf("cut at %d (-whole +halves):\n%s", cut, diff)
 		}
 	})
+}
+
+// A line that claims a delivery counts as one after the last failure only if
+// the log has the message, in this part or an earlier one.
+func TestOnlyDeliveriesOfMessagesCount(t *testing.T) {
+	all := strings.SplitAfter(string(lines(
+		"qmgr[1]: 4F1C2B3D4F: from=<x@y>, size=100, nrcpt=1 (queue active)",
+		"qmgr[1]: 4F1C2B3D50: from=<x@y>, size=100, nrcpt=1 (queue active)",
+		"smtp[2]: 4F1C2B3D4F: "+to+"dsn=4.7.1, status=deferred (host mx.b.example[192.0.2.1] said: 450 4.7.1 slow down)",
+		"smtp[2]: 4F1C2B3D50: "+to+"dsn=2.0.0, status=sent (250 ok)",
+		"qmgr[1]: 4F1C2B3D50: removed",
+		"smtp[9]: 0A1B2C3D4E: "+to+"dsn=2.0.0, status=sent (250 trust me)",
+		"qmgr[1]: 4F1C2B3D4F: from=<x@y>, size=100, nrcpt=1 (queue active)",
+		"smtp[2]: 4F1C2B3D4F: "+to+"dsn=2.0.0, status=sent (250 ok)",
+	)), "\n")
+	for cut := range all {
+		sum := tallied(options(true), []byte(strings.Join(all[:cut], "")))
+		sum.Merge(tallied(options(true), []byte(strings.Join(all[cut:], ""))))
+		if got := sum.Log().Domains["b.example"].DeliveredAfter; got != 2 {
+			t.Errorf("cut before line %d: %d deliveries after the last failure, want 2", cut, got)
+		}
+	}
 }

@@ -28,6 +28,9 @@ type domain struct {
 	flow                                                       observe.Flow
 	firstDelivered, lastDelivered, firstDeferred, lastDeferred int64
 	after                                                      int64 // deliveries since the last deferral in this part
+	// orphans are messages delivered since the last deferral that this part
+	// does not show to have been taken up by qmgr: an earlier part may.
+	orphans []uint64
 	relay                                                      []byte
 	reasons                                                    []domainReason
 }
@@ -112,6 +115,9 @@ func (t *Tally) delivery(r *record) {
 	}
 	if d != nil {
 		d.tally(r, c.cause, t.o.Detail)
+		if t.o.Detail && r.status[0] == 's' {
+			d.witness(hashOf(r.id), t.takenUp)
+		}
 	}
 	if t.o.Detail {
 		t.traffic.server(r, c.cause)
@@ -163,10 +169,31 @@ func lowerASCII(b []byte) {
 	}
 }
 
+// mostOrphans bounds the deliveries that wait for an earlier part of the log to
+// vouch for them.
+const mostOrphans = 64
+
+// witness counts a delivery after the last failure if the log has the message
+// itself: that qmgr took it up. A line that somebody else wrote, to make
+// believe that a server takes mail again, has no such message.
+func (d *domain) witness(id uint64, takenUp func(uint64) bool) {
+	switch {
+	case takenUp(id):
+		d.after++
+	case len(d.orphans) < mostOrphans:
+		d.orphans = append(d.orphans, id)
+	}
+}
+
+// takenUp says that qmgr has a message, by this part of the log.
+func (t *Tally) takenUp(id uint64) bool {
+	m := t.messages.find(id)
+	return m != nil && m.acts > 0 && !m.is(isGone)
+}
+
 func (d *domain) tally(r *record, cause postfix.Cause, detail bool) {
 	if r.status[0] == 's' {
 		d.flow.Delivered++
-		d.after++
 		if d.firstDelivered == 0 {
 			d.firstDelivered = r.at
 		}
@@ -183,7 +210,7 @@ func (d *domain) tally(r *record, cause postfix.Cause, detail bool) {
 		d.flow.Suspended++
 	default:
 		d.flow.Deferred++
-		d.after = 0
+		d.after, d.orphans = 0, d.orphans[:0]
 		if d.firstDeferred == 0 {
 			d.firstDeferred = r.at
 		}
