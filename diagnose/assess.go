@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"holdfast/observe"
@@ -55,10 +56,10 @@ func (v *view) assess() []*assessed {
 
 // assessDNS compares the reason with what the name servers say now.
 func (v *view) assessDNS(a *assessed) {
-	name, kind := nameOf(a.name)
-	answered, failed := v.answers(name, kind)
+	l := a.hop.lookup(a.wait)
+	answered, failed := v.answers(l.name, l.kind)
 	switch {
-	case name == "" || len(answered)+len(failed) == 0:
+	case l.name == "" || len(answered)+len(failed) == 0:
 		a.state = unasked
 	case len(answered) == 0:
 		a.seen = append(a.seen, v.answerEvidence(failed[0], len(failed)))
@@ -143,9 +144,12 @@ func (v *view) assessReach(a *assessed) {
 			continue
 		}
 		old := v.Host.At.Sub(r.At)
-		if r.Well() {
+		if (r.Well() || r.Stage == "starttls") && !failsLater(a.text) {
 			a.state, a.seen, a.old = cured, []Evidence{v.reachEvidence(r)}, 0
 			return
+		}
+		if r.Well() {
+			continue
 		}
 		a.seen = append(a.seen, v.reachEvidence(r))
 		if old > 2*time.Second {
@@ -160,11 +164,22 @@ func (v *view) assessReach(a *assessed) {
 		a.seen = []Evidence{v.deliveredEvidence(a.hop)}
 		return
 	}
+	if failsLater(a.text) {
+		return
+	}
 	a.state = unasked
 	for _, r := range a.reachable {
 		a.state = stands
 		a.seen = append(a.seen, Evidence{"probe egress", r.At, "not tried: " + r.Refused})
 	}
+}
+
+// failsLater says that a conversation broke behind the point to which a probe
+// goes, "lost connection with X while sending RCPT TO" (smtp_trouble.c and
+// smtp_proto.c): that the server greets is no news then.
+func failsLater(reason string) bool {
+	_, stage, ok := strings.Cut(postfix.FirstReason(reason), " while ")
+	return ok && !strings.Contains(stage, "greeting") && !strings.Contains(stage, "handshake") && !strings.Contains(stage, "STARTTLS")
 }
 
 func (v *view) reachEvidence(r observe.Reach) Evidence {

@@ -18,10 +18,10 @@ func (v *view) connections(list []*assessed) []Finding {
 			waiting += a.wait.messages
 		}
 	}
-	if len(failing) == 0 {
+	ways := v.ways(failing)
+	if len(failing) == 0 && ways.controls < 2 {
 		return nil
 	}
-	ways := v.ways(failing)
 	if f, ok := v.egress(failing, waiting, ways); ok {
 		return []Finding{f}
 	}
@@ -53,10 +53,11 @@ func (v *view) ways(failing []*assessed) ways {
 	if v.Host != nil {
 		for _, r := range v.Host.Egress.Reaches {
 			switch {
-			case r.Refused != "":
-			case r.Failed && !unreachable(r.Cause) && r.Cause != postfix.TLS && r.Stage != "connect":
-				// It answered, if only to say no: the way to it is open.
+			case r.Failed && r.Stage != "connect" && !unreachable(r.Cause):
+				// It answered, if only to say no, or not to speak TLS: the way to
+				// it is open.
 				w.well = append(w.well, r)
+			case r.Refused != "":
 			case r.Failed:
 				w.failed = append(w.failed, r)
 				networks[networkOf(r.Address).String()] = true
@@ -150,7 +151,10 @@ func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) 
 		return Finding{}, false
 	}
 	s := steps{v.in}
-	f.Summary = fmt.Sprintf("No connection to any mail server comes about: outgoing SMTP is blocked or broken, %s %s", messages(waiting), verb(waiting, "waits", "wait"))
+	f.Summary = "No connection to any mail server comes about: outgoing SMTP is blocked or broken"
+	if waiting > 0 {
+		f.Summary += fmt.Sprintf(", %s %s", messages(waiting), verb(waiting, "waits", "wait"))
+	}
 	if local != "" {
 		f.Summary += "; the system says: " + local
 	}
@@ -179,7 +183,7 @@ func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) 
 	target := "198.51.100.1"
 	if len(w.failed) > 0 {
 		target = w.failed[0].Address.String()
-	} else if len(failing[0].wait.servers) > 0 {
+	} else if len(failing) > 0 && len(failing[0].wait.servers) > 0 {
 		target = failing[0].wait.servers[0].address.String()
 	}
 	f.Next = []Step{

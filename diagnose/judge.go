@@ -33,6 +33,7 @@ func Judge(s Sight) Verdict {
 		v.activeFull,
 		v.expiring,
 		func() []Finding { return v.said(list) },
+		v.returning,
 		v.forgotten,
 		func() []Finding { return v.backoff(list) },
 		func() []Finding { return muteLog(v) },
@@ -69,9 +70,9 @@ func (f *Finding) complete() {
 // before the troubles of single destinations, and before mail that only waits.
 func (f *Finding) urgency() int {
 	switch f.Cause {
-	case postfix.PostfixDown:
-		return 0
 	case postfix.StorageReadonly, postfix.StorageSpace, postfix.StorageInodes, postfix.StorageLatency:
+		return 0 // Postfix may be down because of it, and cannot start before
+	case postfix.PostfixDown:
 		return 1
 	case postfix.QueueManager:
 		return 2

@@ -224,7 +224,7 @@ func (v *view) storageFinding(c postfix.Cause, summary, evidence string, next ..
 	if len(next) > 1 {
 		f.Avoid = append(next[1:], f.Avoid...)
 	}
-	f.Next = append(f.Next, s.again("once there is room: mail flows again by itself, nothing needs a restart"))
+	f.Next = append(f.Next, s.again("once it is mended: mail flows again by itself, nothing needs a restart"))
 	if st.WriteTried && !st.Written {
 		f.Evidence = append(f.Evidence, Evidence{"probe storage", v.Host.At, "writing a file of our own failed: " + st.WriteError})
 	}
@@ -253,14 +253,17 @@ func muteLog(v *view) []Finding {
 		return nil
 	}
 	last := later(v.Log.To, v.Log.Sources[len(v.Log.Sources)-1].Modified)
-	newest := time.Time{}
+	// The log was read while the queue was looked at: what came after that began
+	// may have left its lines since.
+	newest, untold := time.Time{}, 0
 	v.Snapshot.Each(func(m *postfix.Message) bool {
-		if m.Queue != postfix.Maildrop {
+		if m.Queue != postfix.Maildrop && m.Arrival.After(last.Add(muteSlack)) && m.Arrival.Before(v.Snapshot.From) {
+			untold++
 			newest = later(newest, m.Arrival)
 		}
 		return true
 	})
-	if silence := newest.Sub(last); silence < muteAfter {
+	if untold == 0 || untold < 3 && newest.Sub(last) < muteAfter {
 		return nil
 	}
 	path := v.Log.Sources[len(v.Log.Sources)-1].Name
@@ -271,7 +274,7 @@ func muteLog(v *view) []Finding {
 		Since:   last,
 		Evidence: []Evidence{
 			{v.logSource(), last, "the last line was written at this time"},
-			{"spool", newest, "the newest message arrived at this time, and no line tells of it"},
+			{"spool", newest, fmt.Sprintf("%s arrived after it, the last at this time, and no line tells of %s", messages(untold), verb(untold, "it", "them"))},
 		},
 		Next:  []Step{s.postfix("starts postlogd anew; it does not write again by itself after its file system was full", "postfix", "reload")},
 		Avoid: []Step{advice("do not conclude from a missing line that a message was not delivered, nor send it again: the log tells nothing after this time")},
@@ -284,6 +287,10 @@ func muteLog(v *view) []Finding {
 	return []Finding{f}
 }
 
-// muteAfter is how far the queue may be ahead of the log: stamps of log lines
-// are whole seconds, and a syslog daemon may hold lines back for a moment.
-const muteAfter = 10 * time.Second
+// How far the queue may be ahead of the log: stamps of log lines are whole
+// seconds, and a syslog daemon may hold lines back for a moment. One message
+// needs more than several do.
+const (
+	muteSlack = 2 * time.Second
+	muteAfter = 10 * time.Second
+)

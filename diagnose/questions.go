@@ -34,20 +34,23 @@ func Questions(snap *observe.Snapshot, log *observe.Log, now time.Time) observe.
 	failing := make(map[string]bool)
 	for _, h := range v.sorted() {
 		if w := h.waits[postfix.DNS]; w != nil && len(q.Names) < askedNames {
-			if name, kind := nameOf(h.name); name != "" && !failing[name] {
-				failing[name] = true
-				q.Names = append(q.Names, observe.Question{Name: name, Type: kind})
+			if l := h.lookup(w); l.name != "" && !failing[l.name] {
+				failing[l.name] = true
+				q.Names = append(q.Names, observe.Question{Name: l.name, Type: l.kind})
 			}
 		}
 	}
-	q.Names = append(q.Names, v.controlNames(controls, failing)...)
+	known := v.controlNames(controls, maps.Clone(failing))
+	q.Names = append(q.Names, known...)
 	for _, h := range v.sorted() {
 		if len(q.Servers) >= askedHops*serversPerHop {
 			break // those with most mail come first
 		}
 		q.Servers = append(q.Servers, h.servers()...)
 	}
-	if len(q.Servers) > 0 {
+	if len(q.Servers) > 0 || len(failing) > 0 {
+		// Without name servers no connection is tried, so that only these tell
+		// whether the whole network is away.
 		q.Servers = append(q.Servers, controlServers(controls, q.Servers)...)
 	}
 	return q
@@ -77,18 +80,32 @@ func nameOf(hop string) (name, kind string) {
 	if _, err := netip.ParseAddr(strings.TrimPrefix(strings.ToLower(hop), "ipv6:")); err == nil {
 		return "", ""
 	}
-	// Domains come from recipients: anybody's words. What is no host name is
-	// not asked for.
-	for i := range len(hop) {
-		c := hop[i]
-		if c != '-' && c != '.' && c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') && c < 0x80 {
-			return "", ""
-		}
-	}
-	if hop == "" || len(hop) > 253 || !strings.Contains(hop, ".") {
+	if !isHostName(hop) {
 		return "", ""
 	}
 	return hop, kind
+}
+
+// isHostName keeps anybody's words out of questions: domains come from
+// recipients.
+func isHostName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '-' && c != '.' && c != '_' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') && c < 0x80 {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 253 && strings.Contains(s, ".")
+}
+
+// lookup is what Postfix asked for in vain: what the reason names, else the
+// next hop.
+func (h *hop) lookup(w *wait) lookup {
+	if w.lookup.name != "" {
+		return w.lookup
+	}
+	name, kind := nameOf(h.name)
+	return lookup{name, kind}
 }
 
 // control is a server that the log shows to have taken mail.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/observe"
 	"holdfast/postfix"
 )
 
@@ -42,6 +43,9 @@ func (v *view) backoff(list []*assessed) []Finding {
 			f.Evidence = append(f.Evidence, v.waitEvidence(a))
 		}
 	}
+	if v.onlyClaimed(over) {
+		f.Confidence = Medium // a log that others can write to says so, and nothing else
+	}
 	f.Evidence = append(f.Evidence, Evidence{"spool", v.Snapshot.To, fmt.Sprintf("next tries between %s and %s, looked for every %s", first.UTC().Format("15:04:05"), last.UTC().Format("15:04:05 UTC"), span(run))})
 	f.RuledOut = append(f.RuledOut, Rejected{a.cause, "it was the reason of the last try, and does not hold any more"})
 	s := steps{v.in}
@@ -55,6 +59,19 @@ func (v *view) backoff(list []*assessed) []Finding {
 		s.requeue("it changes nothing about the schedule that waiting would not; " + whyNoRequeue),
 	}
 	return []Finding{f}
+}
+
+// onlyClaimed says that nothing but a log that anybody could write to proves
+// that it is over.
+func (v *view) onlyClaimed(over []*assessed) bool {
+	for _, a := range over {
+		for _, e := range a.seen {
+			if strings.HasPrefix(e.Source, "probe") {
+				return false
+			}
+		}
+	}
+	return v.Log == nil || v.Log.Trust != observe.TrustJournal
 }
 
 // causesOf lists what is over, each once.
@@ -149,7 +166,7 @@ func (v *view) activeFull() []Finding {
 		return nil
 	}
 	limit := v.Host.Settings.ActiveLimit
-	if v.active*100 < limit*fullShare || v.incoming+v.deferred == 0 || v.drains() {
+	if v.active*100 < limit*fullShare || v.incoming+v.deferred == 0 {
 		return nil
 	}
 	var most *hop
@@ -157,6 +174,9 @@ func (v *view) activeFull() []Finding {
 		if most == nil || h.active > most.active {
 			most = h
 		}
+	}
+	if most == nil || v.drains(most) {
+		return nil
 	}
 	s := steps{v.in}
 	f := Finding{
@@ -201,23 +221,15 @@ func (v *view) usingUp() Evidence {
 	return Evidence{}
 }
 
-// drains says that a full active queue is only a busy one: at the pace of the
-// last minutes, all that waits to be tried is gone in a minute.
-func (v *view) drains() bool {
-	if v.Log == nil || len(v.Log.Minutes) == 0 {
+// drains says that a full active queue is only a busy one: the hop that fills
+// it took mail a moment ago, and at the pace that the log shows, what is active
+// for it is gone in a minute.
+func (v *view) drains(most *hop) bool {
+	if !most.inLog || v.Now.Sub(most.log.LastDelivered) > 15*time.Second {
 		return false
 	}
-	var left int64
-	since := v.Now.Add(-3 * time.Minute)
-	from := v.Now
-	for _, m := range v.Log.Minutes {
-		if m.Start.After(since) {
-			left += m.Delivered + m.Bounced
-			from = earlier(from, m.Start)
-		}
-	}
-	spent := max(v.Now.Sub(from), time.Second)
-	return left > 0 && float64(v.active+v.incoming)*spent.Seconds() < float64(left)*60
+	spent := max(most.log.LastDelivered.Sub(most.log.FirstDelivered), time.Second)
+	return float64(most.active)*spent.Seconds() < float64(most.log.Delivered)*60
 }
 
 // expiring: mail is about to be returned to its senders.

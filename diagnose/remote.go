@@ -3,10 +3,12 @@ package diagnose
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"holdfast/observe"
 	"holdfast/postfix"
 )
 
@@ -98,7 +100,9 @@ func (v *view) moving(a *assessed) bool {
 	if r == nil || a.cause == postfix.Greylisting {
 		return true // refusing everything once is what greylisting is
 	}
-	return r.Attempts*4 <= a.log.Delivered
+	// Deliveries and refusals take turns: a limit that mail runs into at peaks.
+	turns := v.Now.Sub(a.log.LastDelivered) < time.Minute && a.log.LastDelivered.After(a.log.LastDeferred.Add(-10*time.Second))
+	return r.Attempts*4 <= a.log.Delivered || turns && a.log.Delivered >= 4*int64(a.wait.messages)
 }
 
 // refusing makes one finding of the hops of one provider with one cause.
@@ -191,4 +195,56 @@ func (v *view) advice(a *assessed) advised {
 		[]Step{meaning, look},
 		[]Step{s.flush("the cause still stands; " + whyNoFlush), s.requeue(whyNoRequeue)},
 	}
+}
+
+// returning: a destination that takes nothing and returns what it is sent. No
+// mail waits for it, so only the log tells, and each message is lost to its
+// recipient.
+func (v *view) returning() []Finding {
+	if v.Log == nil {
+		return nil
+	}
+	var found []Finding
+	for _, name := range slices.Sorted(maps.Keys(v.Log.Domains)) {
+		d := v.Log.Domains[name]
+		if d.Bounced < 10 || d.Bounced <= d.Delivered || !v.notable(int(d.Bounced)) {
+			continue
+		}
+		cause, r := worst(d)
+		if r == nil || r.Attempts*2 < d.Bounced || d.LastDelivered.After(r.Last) {
+			continue
+		}
+		a := &assessed{hop: &hop{name: name, log: *d}, wait: &wait{cause: cause, text: r.Text}}
+		advised := v.advice(a)
+		f := Finding{
+			Cause: cause, Subject: name, Scope: Destination, Confidence: Medium, Since: r.First,
+			Summary: fmt.Sprintf("%s %s, for good: %s returned to the sender", name, strings.TrimSuffix(advised.what, " for now"), messages(d.Bounced)),
+			Evidence: []Evidence{
+				{v.logSource(), r.Last, fmt.Sprintf("%s bounced and %s delivered since %s: %s", number(d.Bounced), number(d.Delivered), r.First.UTC().Format("15:04:05 UTC"), quoted(r.Text))},
+			},
+			RuledOut: []Rejected{{postfix.RecipientUnknown, "the reply is not about a single recipient"}},
+			Next: []Step{
+				steps{v.in}.holdfast("says what the reply means and who has to act", "explain", "--", quoted(r.Text)),
+				advice("hold mail for " + name + " back at its senders until this is settled: what is sent now comes back"),
+			},
+			Avoid: []Step{advice("do not send what was returned once more: each refused message counts against this host")},
+		}
+		found = append(found, f)
+	}
+	return found
+}
+
+// worst returns the cause of most failures of a domain, of those that are about
+// this host and not about a recipient, a name or a connection.
+func worst(d *observe.LogDomain) (postfix.Cause, *observe.LogReason) {
+	var most *observe.LogReason
+	var cause postfix.Cause
+	for _, c := range []postfix.Cause{
+		postfix.Reputation, postfix.RemoteRejecting, postfix.RemoteThrottling, postfix.Auth, postfix.TLS, postfix.Relayhost,
+	} {
+		if r := d.Reasons[c]; r != nil && (most == nil || r.Attempts > most.Attempts) {
+			cause, most = c, r
+		}
+	}
+	return cause, most
 }

@@ -58,6 +58,7 @@ type wait struct {
 	host        string // who answered, hostile
 	sample      postfix.QueueID
 	servers     []server
+	lookup      lookup // the name that could not be resolved
 	counted     int
 }
 
@@ -206,6 +207,9 @@ func (w *wait) add(m *postfix.Message, r *postfix.Recipient, number int) {
 	}
 	if len(m.Recipients) == 1 && m.Queue == postfix.Deferred && number%64 == 0 {
 		w.sample = m.ID // not always the very first: it may be special
+	}
+	if w.cause == postfix.DNS && w.lookup.name == "" {
+		w.lookup = lookupOf(r.Reason)
 	}
 	if len(w.servers) < keptServers {
 		if s, ok := serverOf(r.Reason); ok && !slices.Contains(w.servers, s) {
@@ -414,4 +418,26 @@ func portAfter(rest string) uint16 {
 		return 25
 	}
 	return uint16(port)
+}
+
+// lookup is a question to a name server.
+type lookup struct{ name, kind string }
+
+// lookupOf reads "Name service error for name=NAME type=TYPE: ..." (smtp_addr.c
+// and dns_lookup.c): often it is not the next hop that fails, but the address
+// of its server.
+func lookupOf(reason string) lookup {
+	_, rest, ok := strings.Cut(postfix.FirstReason(reason), "Name service error for name=")
+	if !ok {
+		return lookup{}
+	}
+	name, rest, ok := strings.Cut(rest, " type=")
+	if !ok || !isHostName(name) {
+		return lookup{}
+	}
+	kind, _, _ := strings.Cut(rest, ":")
+	if kind != "MX" {
+		kind = "A" // type=AAAA is what is said when neither was found
+	}
+	return lookup{name, kind}
 }

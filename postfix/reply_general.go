@@ -207,6 +207,10 @@ var standingRules = []rule{
 
 // loadRules: what has to do with pace and load.
 var loadRules = []rule{
+	{
+		cause: RemoteDown, only: '4', phrases: []string{"shutting down", "being shut down", "shutdown in progress", "going down"},
+		says: "the server is being stopped", source: rfc5321 + ", 3.8; RFC 3463, X.3.2",
+	},
 	{cause: RemoteDown, phrases: []string{"timeout exceeded", "timeout -", "command timeout", "idle timeout"}, says: "the conversation took longer than the server waits, or it takes no connections now", source: rfc5321 + ", 4.5.3.2"},
 	{
 		cause: RemoteRejecting, phrases: []string{"temporary system problem", "system problem", "temporary server error", "internal server error", "internal error", "upstream error", "temporary system error", "temporary system failure", "local problem", "server error"},

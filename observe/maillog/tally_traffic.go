@@ -31,8 +31,8 @@ type domain struct {
 	// orphans are messages delivered since the last deferral that this part
 	// does not show to have been taken up by qmgr: an earlier part may.
 	orphans []uint64
-	relay                                                      []byte
-	reasons                                                    []domainReason
+	relay   []byte
+	reasons []domainReason
 }
 
 type domainReason struct {
