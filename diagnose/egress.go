@@ -129,10 +129,13 @@ func (a *assessed) since() time.Time {
 
 // egress: connections fail wherever they go, so it is this host or its network.
 func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) {
+	f := Finding{Cause: postfix.Egress, Scope: Global, Waiting: waiting, Since: w.since}
+	if v.onlyContentFails(failing, w) {
+		return v.largePackets(f, failing), true
+	}
 	if len(w.well) > 0 {
 		return Finding{}, false
 	}
-	f := Finding{Cause: postfix.Egress, Scope: Global, Waiting: waiting, Since: w.since}
 	local := localRefusal(failing)
 	switch {
 	case v.onlyRelayhost(failing):
@@ -192,6 +195,40 @@ func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) 
 	}
 	f.Avoid = []Step{s.flush(whyNoFlush), s.restart(whyNoRestart), s.requeue(whyNoRequeue)}
 	return f, true
+}
+
+// onlyContentFails says that conversations with several unrelated servers break
+// off behind the greeting: what is in the way lets small packets through.
+func (v *view) onlyContentFails(failing []*assessed, w ways) bool {
+	for _, a := range failing {
+		if !failsLater(a.text) {
+			return false
+		}
+	}
+	networks := make(map[string]bool)
+	for _, a := range failing {
+		for _, s := range a.wait.servers {
+			networks[networkOf(s.address).String()] = true
+		}
+	}
+	return len(failing) >= 3 && len(networks) >= 2 && w.talked == ""
+}
+
+// largePackets: servers greet, and nothing long gets through to any of them.
+func (v *view) largePackets(f Finding, failing []*assessed) Finding {
+	s := steps{v.in}
+	f.Subject, f.Confidence = "port 25", Medium
+	f.Summary = fmt.Sprintf("Servers greet, but conversations with all of them break off later: something on the way swallows large packets or cuts sessions, %s %s", messages(f.Waiting), verb(f.Waiting, "waits", "wait"))
+	for _, a := range failing[:3] {
+		f.Evidence = append(f.Evidence, v.waitEvidence(a))
+	}
+	f.RuledOut = []Rejected{{postfix.RemoteDown, fmt.Sprintf("%d unrelated destinations fail in the same way", len(failing))}}
+	f.Next = []Step{
+		{[]string{"ping", "-c", "3", "-M", "do", "-s", "1472", failing[0].wait.servers[0].address.String()}, "shows whether full-sized packets pass; if not, the MTU of this host or a firewall that drops ICMP \"fragmentation needed\" is the reason"},
+		s.again("says when mail gets through again"),
+	}
+	f.Avoid = []Step{s.flush(whyNoFlush), s.restart(whyNoRestart), s.requeue(whyNoRequeue)}
+	return f
 }
 
 // localRefusal returns the words of this host's own system, where it refused a

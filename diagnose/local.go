@@ -77,7 +77,7 @@ func queueManager(v *view) []Finding {
 		return nil
 	}
 	m := v.Host.Manager
-	if !m.Known || m.State == "well" {
+	if !m.Known || m.State == "well" || m.State == "silent" && v.managerBusy() {
 		return nil
 	}
 	s := steps{v.in}
@@ -120,6 +120,26 @@ func queueManager(v *view) []Finding {
 		f.Since = v.oldestIncoming
 	}
 	return []Finding{f}
+}
+
+// managerBusy says that a queue manager which is slow to answer is at work: mail
+// went out a moment ago, and it has not died meanwhile.
+func (v *view) managerBusy() bool {
+	if v.Log == nil {
+		return false
+	}
+	died := v.trouble(func(t *observe.Trouble) bool {
+		return (t.Program == "qmgr" || t.Program == "master" && strings.Contains(t.Text, "qmgr")) && t.Severity != "" && v.Now.Sub(t.Last) < freshTrouble
+	})
+	if died != nil {
+		return false
+	}
+	for _, d := range v.Log.Domains {
+		if v.Now.Sub(d.LastDelivered) < 5*time.Second {
+			return true
+		}
+	}
+	return false
 }
 
 // freshTrouble is how long a complaint about storage counts after its last

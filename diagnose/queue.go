@@ -11,6 +11,9 @@ import (
 	"holdfast/postfix"
 )
 
+// soonOver is a wait that is over before anybody has read of it.
+const soonOver = 15 * time.Second
+
 // backoff: what the mail waited for is over; it waits for its next try.
 func (v *view) backoff(list []*assessed) []Finding {
 	var over []*assessed
@@ -25,6 +28,9 @@ func (v *view) backoff(list []*assessed) []Finding {
 		first, last = earlier(first, a.wait.first), later(last, a.wait.last)
 	}
 	if len(over) == 0 || !v.notable(total) {
+		return nil
+	}
+	if last.Add(v.in.QueueRunDelay).Sub(v.Now) < soonOver {
 		return nil
 	}
 	a := over[0]
