@@ -52,7 +52,7 @@ func run(ctx context.Context, argv []string) int {
 	c := campaign{progress: os.Stderr}
 	flags.StringVar(&c.program, "program", "bin/holdfast", "the holdfast `FILE` under test")
 	flags.StringVar(&c.keep, "keep", "", "`DIR` that answers are kept in; none unless set")
-	flags.IntVar(&c.jobs, "jobs", 2, "labs at the same time")
+	flags.IntVar(&c.jobs, "jobs", 3, "labs at the same time")
 	only := flags.String("run", "", "play cases whose name matches this `REGEXP`")
 	list := flags.Bool("list", false, "list the cases and play none")
 	if err := flags.Parse(argv); err != nil {
