@@ -102,7 +102,7 @@ func (v *view) moving(a *assessed) bool {
 	}
 	// Deliveries and refusals take turns: a limit that mail runs into at peaks.
 	turns := v.Now.Sub(a.log.LastDelivered) < time.Minute && a.log.LastDelivered.After(a.log.LastDeferred.Add(-10*time.Second))
-	return r.Attempts*4 <= a.log.Delivered || turns && a.log.Delivered >= 4*int64(a.wait.messages)
+	return r.Attempts*4 <= a.log.Delivered || turns && a.log.Delivered >= 2*int64(a.wait.messages)
 }
 
 // refusing makes one finding of the hops of one provider with one cause.
