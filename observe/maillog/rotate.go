@@ -167,7 +167,7 @@ func tryRotation(path string, since time.Time, root *opener.Opener) (p *rotation
 	}
 	older, err := siblings(path)
 	if err != nil {
-		older, p.errs = nil, append(p.errs, fmt.Errorf("list older parts: %w", err))
+		older, p.errs = guess(path, root), append(p.errs, fmt.Errorf("list the parts named otherwise than NAME.1, NAME.2.gz and so on: %w", err))
 	}
 	for _, s := range older {
 		if s.inode == live {
@@ -191,17 +191,45 @@ func tryRotation(path string, since time.Time, root *opener.Opener) (p *rotation
 		}
 	}
 	p.dropCopy()
-	return p, p.missing == nil && stillThere(path, live) || p.missing != nil && !exists(path), nil
+	return p, stillThere(path, live, root), nil
 }
 
-func stillThere(path string, live inode) bool {
+// stillThere says whether a path leads to that file, or where that is none, to
+// none. A folder that only root may enter is asked by opening.
+func stillThere(path string, live inode, root *opener.Opener) bool {
 	var st unix.Stat_t
-	return unix.Stat(path, &st) == nil && inodeOf(&st) == live
+	err := unix.Stat(path, &st)
+	if errors.Is(err, fs.ErrPermission) {
+		f, err := openLog(path, "", root)
+		if err != nil {
+			return live == inode{} && errors.Is(err, fs.ErrNotExist)
+		}
+		defer f.close()
+		return f.inode == live
+	}
+	if err != nil {
+		return live == inode{}
+	}
+	return inodeOf(&st) == live
 }
 
-func exists(path string) bool {
-	var st unix.Stat_t
-	return unix.Stat(path, &st) == nil
+// guess finds older parts in a folder that cannot be listed, by the names that
+// logrotate and newsyslog count with.
+func guess(path string, root *opener.Opener) []sibling {
+	const most = 9
+	var found []sibling
+	base := filepath.Base(path)
+	for i := range most {
+		for _, ending := range [...]string{"", ".gz", ".xz", ".bz2", ".zst"} {
+			s, ok := rotated(base, fmt.Sprintf("%s.%d%s", base, i, ending))
+			if f, err := openLog(path, s.name, root); ok && err == nil {
+				s.inode, s.size, s.written = f.inode, f.size, f.written
+				found = append(found, s)
+				f.close()
+			}
+		}
+	}
+	return newestFirst(found)
 }
 
 // dropCopy leaves out the newest older part where it is a copy of the log:

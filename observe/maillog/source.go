@@ -127,7 +127,7 @@ func Find(in postfix.Instance, o ReadOptions) (Where, []observe.Gap) {
 			continue
 		}
 		if named {
-			return Where{Path: path}, nil
+			return Where{Path: path}, gaps
 		}
 		if first == "" {
 			first = path

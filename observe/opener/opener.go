@@ -165,6 +165,11 @@ func (o *Opener) Journal(since time.Time, follow bool) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Its reader must be able to give up waiting, which Go can only do for
+	// descriptors that do not block.
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("read the journal: %w", err), unix.Close(fd))
+	}
 	return os.NewFile(uintptr(fd), "journalctl"), nil
 }
 
@@ -309,24 +314,18 @@ func openRegular(dirPath, name string) (int, unix.Errno) {
 // child is not waited for: it ends when nobody reads any more, or with the
 // opener, whose children init inherits.
 func startJournal(since int64, follow bool) (int, unix.Errno) {
-	program, err := exec.LookPath("/usr/bin/journalctl")
-	if err != nil {
-		if program, err = exec.LookPath("/bin/journalctl"); err != nil {
-			return -1, unix.ENOENT
-		}
-	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return -1, errnoOf(err)
 	}
 	defer func() { _ = write.Close() }()
-	cmd := exec.Command("journalctl", "--no-pager", "-q", "-o", "json", "-S", "@"+strconv.FormatInt(since, 10), //nolint:noctx // ends with its reader
+	// An absolute name: the opener has no PATH to find another by.
+	cmd := exec.Command("/usr/bin/journalctl", "--no-pager", "-q", "-o", "json", "-S", "@"+strconv.FormatInt(since, 10), //nolint:noctx // ends with its reader
 		"--output-fields=MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,PRIORITY,_PID,_UID,_EXE,_COMM,_SYSTEMD_UNIT,_SOURCE_REALTIME_TIMESTAMP",
 		"SYSLOG_FACILITY=2")
 	if follow {
 		cmd.Args = append(cmd.Args, "-f", "-n", "all")
 	}
-	cmd.Path = program
 	cmd.Env, cmd.Dir, cmd.Stdout = []string{}, "/", write
 	if err := cmd.Start(); err != nil {
 		_ = read.Close()
