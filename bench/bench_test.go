@@ -28,6 +28,7 @@ import (
 const (
 	dirEnv      = "HOLDFAST_BENCH_DIR"      // a corpus to use and to leave, instead of a temporary one
 	messagesEnv = "HOLDFAST_BENCH_MESSAGES" // how many messages, 10,000 if not set
+	logBytesEnv = "HOLDFAST_BENCH_LOG"      // how large the largest mail log, 50,000,000 bytes if not set
 	programEnv  = "HOLDFAST_BENCH_PROGRAM"  // the holdfast to measure, ../bin/holdfast if not set
 )
 
@@ -212,16 +213,21 @@ func BenchmarkSecondLook(b *testing.B) {
 	}
 }
 
-// holdfast prepares the product's own command on a corpus.
-func holdfast(ctx context.Context, c *Corpus) *exec.Cmd {
-	program := os.Getenv(programEnv)
-	if program == "" {
-		program = "../bin/holdfast"
+// product is the holdfast that is measured.
+func product() string {
+	if program := os.Getenv(programEnv); program != "" {
+		return program
 	}
-	return exec.CommandContext(ctx, program, "-c", c.Private.ConfigDir, "queue", "--by", "cause", "-o", "json")
+	return "../bin/holdfast"
 }
 
-func benchProcess(b *testing.B, cmd *exec.Cmd, needPeak bool) {
+// holdfast prepares the product's own command on a corpus.
+func holdfast(ctx context.Context, c *Corpus) *exec.Cmd {
+	return exec.CommandContext(ctx, product(), "-c", c.Private.ConfigDir, "queue", "--by", "cause", "-o", "json")
+}
+
+// benchProcess measures a command and returns what a run took.
+func benchProcess(b *testing.B, cmd *exec.Cmd, needPeak bool) time.Duration {
 	b.Helper()
 	var spent, cpu time.Duration
 	var peak int64
@@ -237,13 +243,13 @@ func benchProcess(b *testing.B, cmd *exec.Cmd, needPeak bool) {
 	// The starting of the measuring process is not the command's.
 	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns/op")
 	b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N), "cpu-ns/op")
-	if !needPeak {
-		return
-	}
-	if peak == 0 {
+	if needPeak && peak == 0 {
 		b.Fatal("the peak of memory cannot be told")
 	}
-	b.ReportMetric(float64(peak), "peak-bytes")
+	if needPeak {
+		b.ReportMetric(float64(peak), "peak-bytes")
+	}
+	return spent / time.Duration(b.N)
 }
 
 func BenchmarkQueueByCause(b *testing.B) {

@@ -1,18 +1,22 @@
 // Package bench measures Holdfast against the machine and against Postfix's
 // own tools: how long a look at a jammed queue takes beside the bare reading
-// of the same files, beside postqueue -j and beside qshape, and how much
-// memory it costs.
+// of the same files, beside postqueue -j and beside qshape; how fast a log is
+// summed up beside pflogsumm; how long a triage of both takes; and how much
+// memory all that costs.
 //
 // Invariant: everything that is compared is measured on the same files, with a
-// warm cache, taking turns, by real programs. The corpus is made from a fixed
-// seed, so that two runs measure the same queue; only inode numbers differ.
+// warm cache, taking turns, by real programs. Queue and log are made from fixed
+// seeds, so that two runs measure the same; only inode numbers and the times in
+// the log differ. What triage asks the network stays within a namespace.
 //
 // It never judges: the table sets each ratio beside its bar, and no test fails
 // for a time, for a busy machine would make it a liar.
 //
 // Bugs: the queue is quiet while it is measured; no qmgr works on it. The
 // mail system being down, postqueue starts showq itself, which saves it the
-// way through master.
+// way through master. For the same reason triage finds Postfix down, which
+// spares it no question. The log names the queue's destinations, but not the
+// queue's messages.
 package bench
 
 import (

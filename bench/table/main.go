@@ -34,6 +34,7 @@ const (
 	nanoseconds = "ns/op"
 	processor   = "cpu-ns/op"
 	peakBytes   = "peak-bytes"
+	rate        = "MB/s"
 )
 
 // figures are the measured values: benchmark → unit → one value a round.
@@ -102,11 +103,19 @@ func titles() [][2]string {
 		{"QueueByCauseEmpty", "  the same on an empty queue"},
 		{"Postqueue", "postqueue -j > /dev/null"},
 		{"Qshape", "qshape deferred"},
+		{"LogSummary", "holdfast logs summary -o json"},
+		{"LogSummarySmall", "  of half the log"},
+		{"LogSummaryGiant", "  of five times the log"},
+		{"Pflogsumm", "pflogsumm > /dev/null"},
+		{"PflogsummLeast", "  with all details switched off"},
+		{"Triage", "holdfast triage, largest log of a day"},
+		{"TriageFlood", "  all of the log in the last hour"},
+		{"TriageDeaf", "  of a day, and the network drops all"},
 	}
 }
 
 func (f figures) times(out io.Writer) {
-	fmt.Fprintf(out, "%-44s %10s %10s %10s %10s %10s\n", "", "median", "least", "most", "processor", "peak RSS")
+	fmt.Fprintf(out, "%-44s %10s %10s %10s %10s %10s %10s\n", "", "median", "least", "most", "processor", "peak RSS", "read")
 	known := make(map[string]bool)
 	for _, t := range titles() {
 		known[t[0]] = true
@@ -116,14 +125,17 @@ func (f figures) times(out io.Writer) {
 			continue
 		}
 		values := f[t[0]][nanoseconds]
-		memory, cpu := "", ""
+		memory, cpu, read := "", "", ""
 		if spent, ok := f.median(t[0], processor); ok {
 			cpu = span(spent)
 		}
 		if peak, ok := f.median(t[0], peakBytes); ok {
 			memory = fmt.Sprintf("%.1f MB", peak/1e6)
 		}
-		line := fmt.Sprintf("%-44s %10s %10s %10s %10s %10s", t[1], span(middle), span(slices.Min(values)), span(slices.Max(values)), cpu, memory)
+		if speed, ok := f.median(t[0], rate); ok {
+			read = fmt.Sprintf("%.0f MB/s", speed)
+		}
+		line := fmt.Sprintf("%-44s %10s %10s %10s %10s %10s %10s", t[1], span(middle), span(slices.Min(values)), span(slices.Max(values)), cpu, memory, read)
 		fmt.Fprintln(out, strings.TrimRight(line, " "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(f)) {
@@ -158,6 +170,8 @@ func (f figures) ratios(out io.Writer, messages int) {
 		{title: "postqueue -j / second look", over: "Postqueue", unto: "SecondLook", least: 20},
 		{title: "postqueue -j / holdfast queue", over: "Postqueue", unto: "QueueByCause", least: 3},
 		{title: "qshape / holdfast queue", over: "Qshape", unto: "QueueByCause", least: 3},
+		// Both read the same file, so this is the ratio of bytes a second.
+		{title: "pflogsumm / holdfast logs summary", over: "Pflogsumm", unto: "LogSummary", least: 20},
 	} {
 		over, ok1 := f.median(r.over, nanoseconds)
 		unto, ok2 := f.median(r.unto, nanoseconds)
@@ -171,6 +185,21 @@ func (f figures) ratios(out io.Writer, messages int) {
 	empty, ok2 := f.median("QueueByCauseEmpty", peakBytes)
 	growth := (full - empty) / float64(messages)
 	verdict(out, "memory for each message", fmt.Sprintf("%.0f B", growth), "< 400 B", "", ok1 && ok2, growth < 400)
+	f.triage(out)
+	giant, ok := f.median("LogSummaryGiant", peakBytes)
+	verdict(out, "memory for the largest log", fmt.Sprintf("%.1f MB", giant/1e6), "< 128 MB", "", ok, giant < 128e6)
+}
+
+// triage sets the times of triage beside what somebody with a jammed relay will
+// wait for.
+func (f figures) triage(out io.Writer) {
+	const most = 10 * time.Second
+	for _, t := range [][2]string{
+		{"Triage", "triage"}, {"TriageFlood", "triage, all of the log in the last hour"}, {"TriageDeaf", "triage, and the network drops all"},
+	} {
+		spent, ok := f.median(t[0], nanoseconds)
+		verdict(out, t[1], span(spent), "<= 10 s", "", ok, spent <= float64(most))
+	}
 }
 
 // processorRatio is the same comparison by processor time, which says more
