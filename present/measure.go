@@ -38,6 +38,23 @@ func Size(bytes int64) Words {
 	return Words{s: strconv.FormatFloat(v, 'f', 0, 64) + units[u:u+1]}
 }
 
+// Decimal returns f with so many digits behind the point.
+func Decimal(f float64, digits int) Words {
+	return Words{s: strconv.FormatFloat(f, 'f', digits, 64)}
+}
+
+// Took returns how long something short took: 0.4 ms, 12 ms, 4.1 s.
+func Took(d time.Duration) Words {
+	ms := float64(d) / float64(time.Millisecond)
+	switch {
+	case ms >= 999.5:
+		return Words{s: Decimal(ms/1000, 1).s + " s"}
+	case ms >= 9.95:
+		return Words{s: Decimal(ms, 0).s + " ms"}
+	}
+	return Words{s: Decimal(ms, 1).s + " ms"}
+}
+
 // Age returns a span of time in its two leading units: 12s, 4m10s, 3h12m,
 // 2d4h, 31d. A negative span, the trace of a clock that was set back, keeps
 // its sign.

@@ -68,3 +68,14 @@ func TestTimes(t *testing.T) {
 		}
 	}
 }
+
+func TestTook(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0.0 ms", 40 * time.Microsecond: "0.0 ms", 360 * time.Microsecond: "0.4 ms", 9949 * time.Microsecond: "9.9 ms", 9960 * time.Microsecond: "10 ms",
+		999 * time.Millisecond: "999 ms", 999600 * time.Microsecond: "1.0 s", 4100 * time.Millisecond: "4.1 s",
+	} {
+		if got := Took(d).String(); got != want {
+			t.Errorf("%s is %q, not %q", d, got, want)
+		}
+	}
+}

@@ -24,7 +24,9 @@ type TriageRecord struct {
 	Findings     []diagnose.Finding  `json:"findings"`
 	Forecast     ForecastRecord      `json:"forecast"`
 	Log          LogRecord           `json:"log"`
-	Gaps         []observe.Gap       `json:"gaps"`
+	// Host is nil where nothing was asked.
+	Host *HostRecord   `json:"host"`
+	Gaps []observe.Gap `json:"gaps"`
 	// More counts what the lists above leave out.
 	More MoreRecord `json:"more"`
 }
@@ -134,7 +136,7 @@ func TriageRecordOf(t *operate.Triage, shape, earlier *Shape, window time.Durati
 			FirstBounce: shape.Forecast.First, WithinHour: shape.Forecast.Hour, WithinDay: shape.Forecast.Day,
 			Silent: shape.Forecast.Silent, HeldOverdue: shape.Forecast.HeldOverdue,
 		},
-		Gaps: t.Gaps,
+		Host: HostRecordOf(t.Host), Gaps: t.Gaps,
 	}
 	if t.Log != nil {
 		r.Log = LogRecord{

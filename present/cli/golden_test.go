@@ -191,6 +191,8 @@ func full(v reflect.Value) {
 		v.SetInt(7)
 	case reflect.Uint8, reflect.Uint64:
 		v.SetUint(1)
+	case reflect.Float64:
+		v.SetFloat(0.5)
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		full(v.Elem())

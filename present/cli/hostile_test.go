@@ -115,6 +115,8 @@ func condemn(t *operate.Triage, attack string) {
 		f.Scope = scope
 		all = append(all, f)
 	}
+	t.Host = surroundings()
+	poison(reflect.ValueOf(t.Host), attack)
 	t.Log, t.Verdict = log, diagnose.Verdict{State: diagnose.NotFlowing, Sentence: attack, Findings: all}
 }
 

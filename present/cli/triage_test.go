@@ -75,7 +75,7 @@ func readLog() *observe.Log {
 func triaged(findings ...diagnose.Finding) *still {
 	op := jam()
 	op.judge = func(t *operate.Triage) {
-		t.Log, t.Host = readLog(), &observe.Host{}
+		t.Log, t.Host = readLog(), surroundings()
 		t.Verdict = diagnose.Verdict{
 			State: diagnose.NotFlowing, Findings: findings,
 			Sentence: "Mail to bigmail.example does not flow: the provider slows this relay down. Other mail flows.",

@@ -25,9 +25,12 @@ type detail struct {
 	senders bool
 	log     bool
 	air     bool // an empty line below the sentence
+	host    bool // what the surroundings said
 }
 
-// everything is what a pipe gets, and -v.
+// everything is what a terminal gets where all of it fits. A pipe, and -v, get
+// the surroundings as well: of these a first screen says what a finding uses,
+// and more would push the finding off it.
 var everything = detail{top: 5, ruled: true, senders: true, log: true, air: true}
 
 // least is what a terminal gets in any case.
@@ -65,7 +68,9 @@ var richer = []func(*detail){
 // nothing is left out for lack of room.
 func (t *triageRun) pageOf(s *sight, several bool) *page {
 	if t.screen.detail || t.screen.term.Columns == 0 {
-		return t.layout(s, several, everything)
+		told := everything
+		told.host = true
+		return t.layout(s, several, told)
 	}
 	const prompt = 1
 	told := least
@@ -110,6 +115,9 @@ func (t *triageRun) layout(s *sight, several bool, d detail) *page {
 	}
 	if d.log {
 		logLine(p, s)
+	}
+	if d.host && !calm {
+		hostBlock(p, s)
 	}
 	if !blind {
 		t.unseen(p, s, d)
