@@ -137,21 +137,12 @@ func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) 
 		return Finding{}, false
 	}
 	local := localRefusal(failing)
-	switch {
-	case v.onlyRelayhost(failing):
+	if f.Confidence = v.nobodyReached(failing, w, local != ""); f.Confidence == "" {
 		return Finding{}, false
-	case w.controls > 0 && len(w.failed) >= 2:
-		f.Confidence = High
-	case w.talked != "":
-		return Finding{}, false
-	case len(w.failed) >= 2 && w.networks >= 2, len(w.failed) == 0 && len(failing) >= 3 && w.networks >= 2:
+	}
+	if age := v.remembered(w.failed); age > 0 {
 		f.Confidence = Medium
-	case local != "" && v.Log == nil:
-		f.Confidence = Low
-	case local != "" && len(failing) > 1:
-		f.Confidence = Medium
-	default:
-		return Finding{}, false
+		f.Evidence = append(f.Evidence, Evidence{"probe egress", v.Host.At, fmt.Sprintf("these answers are up to %s old: a server is asked once a minute at most", span(age))})
 	}
 	s := steps{v.in}
 	f.Summary = "No connection to any mail server comes about: outgoing SMTP is blocked or broken"
@@ -195,6 +186,38 @@ func (v *view) egress(failing []*assessed, waiting int, w ways) (Finding, bool) 
 	}
 	f.Avoid = []Step{s.flush(whyNoFlush), s.restart(whyNoRestart), s.requeue(whyNoRequeue)}
 	return f, true
+}
+
+// remembered is the age of the oldest answer, where none of them is of this look.
+func (v *view) remembered(list []observe.Reach) time.Duration {
+	var oldest time.Duration
+	for _, r := range list {
+		age := v.Host.At.Sub(r.At)
+		if age < 2*time.Second {
+			return 0
+		}
+		oldest = max(oldest, age)
+	}
+	return oldest
+}
+
+// nobodyReached says how sure it is that connections fail wherever they go, ""
+// where it is more likely that single servers are down. local is set where this
+// host's own system refused.
+func (v *view) nobodyReached(failing []*assessed, w ways, local bool) Confidence {
+	switch {
+	case v.onlyRelayhost(failing):
+		return ""
+	case w.controls > 0 && len(w.failed) >= 2:
+		return High
+	case w.talked != "":
+		return ""
+	case len(w.failed) >= 2 && w.networks >= 2, len(w.failed) == 0 && len(failing) >= 3 && w.networks >= 2, local && len(failing) > 1:
+		return Medium
+	case local && v.Log == nil:
+		return Low
+	}
+	return ""
 }
 
 // onlyContentFails says that conversations with several unrelated servers break
