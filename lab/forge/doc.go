@@ -1,7 +1,8 @@
 // Package forge writes Postfix queue files and their defer and bounce logs
 // straight into a spool directory, byte for byte in the layout that cleanup(8)
 // and bounce(8) leave behind: a hundred thousand jammed messages in seconds,
-// and every odd shape that a live relay shows only once a year.
+// and every odd shape that a live relay shows only once a year. It also writes
+// mail logs of any size, with an account of what they say.
 //
 // Invariant: what it writes without being asked for damage is a complete queue
 // file that postcat, showq and qmgr of Postfix 3.x accept; the tests of this

@@ -18,14 +18,15 @@ type AskOptions struct {
 	// MemoryDir holds what earlier connections have learnt; without it no mail
 	// server is connected to.
 	MemoryDir string
-	// Deadline bounds the whole; 0 means eight seconds.
+	// Deadline bounds the whole; 0 means seven seconds.
 	Deadline time.Duration
 }
 
 const (
-	// defaultDeadline lets a name server time out (3 s) and after it a
-	// connection (5 s).
-	defaultDeadline = 8 * time.Second
+	// defaultDeadline lets a name server time out (3 s) and leaves a connection
+	// after it longer than the 3 s that make its silence an answer. With the look
+	// at a large queue before it, a triage still ends within ten seconds.
+	defaultDeadline = 7 * time.Second
 	// lastWords is what a part has, after its own context ended, to hand over
 	// what it knows by then.
 	lastWords = 300 * time.Millisecond
