@@ -26,7 +26,7 @@ func messages[N int | int64](n N) string {
 	return number(n) + " messages"
 }
 
-// wait1 is the verb that goes with messages.
+// verb chooses the form that goes with a number.
 func verb(n int, one, many string) string {
 	if n == 1 {
 		return one

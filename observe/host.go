@@ -192,15 +192,7 @@ type Settings struct {
 	BindAddress      string // smtp_bind_address
 	BindAddress6     string
 	HeloName         string // smtp_helo_name; "" where it could not be told
-	DeferTransports  []string
-	MailLogFile      string // maillog_file
-	SyslogName       string
-	SyslogFacility   string
-	DelayWarning     time.Duration // delay_warning_time
-	MasterServices   []string      // lines of postconf -M
-	DestinationLimit int           // default_destination_concurrency_limit
 	SMTPChroot       bool
-	SoftBounce       bool
 }
 
 // Questions are what to ask the surroundings, as the queue and the log suggest.

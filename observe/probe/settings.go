@@ -32,9 +32,8 @@ func askSettings(ctx context.Context, in postfix.Instance) (observe.Settings, []
 		return observe.Settings{}, failed("main.cf", err)
 	}
 	main, err := run(ctx, exec.CommandContext(ctx, filepath.Join(dir, "postconf"), "-c", in.ConfigDir, "-x",
-		"compatibility_level", "default_destination_concurrency_limit", "defer_transports", "delay_warning_time",
-		"inet_protocols", "mail_version", "maillog_file", "message_size_limit", "qmgr_message_active_limit", "queue_minfree",
-		"smtp_bind_address", "smtp_bind_address6", "smtp_helo_name", "soft_bounce", "syslog_facility", "syslog_name"))
+		"compatibility_level", "inet_protocols", "mail_version", "message_size_limit", "qmgr_message_active_limit", "queue_minfree",
+		"smtp_bind_address", "smtp_bind_address6", "smtp_helo_name"))
 	if err != nil {
 		return observe.Settings{}, failed("main.cf", err)
 	}
@@ -64,22 +63,12 @@ func decodeSettings(main, services, own string) (observe.Settings, []observe.Gap
 		}
 	}
 	read(main, "")
-	soft, name := p["soft_bounce"], p["syslog_name"]
 	read(own, "smtp/unix/")
 	s := observe.Settings{
 		Known:         true,
 		InetProtocols: p["inet_protocols"], BindAddress: p["smtp_bind_address"], BindAddress6: p["smtp_bind_address6"],
-		HeloName: p["smtp_helo_name"], DeferTransports: p.words("defer_transports"),
-		// A transport may log under a name of its own; the instance's is main.cf's.
-		MailLogFile: p["maillog_file"], SyslogName: name, SyslogFacility: p["syslog_facility"],
-		SoftBounce: soft == "yes",
+		HeloName: p["smtp_helo_name"], SMTPChroot: smtpChroot(services, p["mail_version"], p["compatibility_level"]),
 	}
-	for line := range strings.SplitSeq(strings.TrimSpace(services), "\n") {
-		if line != "" {
-			s.MasterServices = append(s.MasterServices, line)
-		}
-	}
-	s.SMTPChroot = smtpChroot(s.MasterServices, p["mail_version"], p["compatibility_level"])
 	gaps := p.numbers(&s)
 	return s, gaps
 }
@@ -96,25 +85,16 @@ func (p parameters) numbers(s *observe.Settings) []observe.Gap {
 		return n
 	}
 	s.ActiveLimit = int(number("qmgr_message_active_limit"))
-	s.DestinationLimit = int(number("default_destination_concurrency_limit"))
 	s.MinFree = number("queue_minfree")
 	s.MessageSizeLimit = number("message_size_limit")
-	delay := p["delay_warning_time"]
-	if _, err := strconv.Atoi(delay); err == nil {
-		delay += "h" // its own unit, postconf(5)
-	}
-	var err error
-	if s.DelayWarning, err = parseTime(delay, "delay_warning_time"); err != nil {
-		gaps = append(gaps, observe.Gap{Source: "settings", Object: "delay_warning_time", Text: err.Error()})
-	}
 	return gaps
 }
 
 // smtpChroot says whether the service "smtp unix" runs in the jail. Where
 // master.cf leaves it open it does so before Postfix 3.0, and after it at
 // compatibility level 0 (master/master_ent.c).
-func smtpChroot(services []string, version, level string) bool {
-	for _, line := range services {
+func smtpChroot(services, version, level string) bool {
+	for line := range strings.SplitSeq(services, "\n") {
 		f := strings.Fields(line)
 		if len(f) < 8 || f[0] != "smtp" || f[1] != "unix" {
 			continue

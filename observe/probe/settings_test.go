@@ -3,16 +3,14 @@ package probe
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
-	"time"
 
 	"holdfast/postfix"
 )
 
 func TestSettingsAsPostconfTellsThem(t *testing.T) {
 	dir := configure(t, "compatibility_level=3.6\nmyhostname=relay.example\nqmgr_message_active_limit=500\nqueue_minfree=1000000\n"+
-		"defer_transports = slow, smtp\nsmtp_bind_address=192.0.2.1\ninet_protocols=all\ndelay_warning_time=4\nsoft_bounce=yes\nsyslog_name=out\n")
+		"smtp_bind_address=192.0.2.1\ninet_protocols=all\n")
 	services := "smtp inet n - y - - smtpd\nsmtp unix - - n - - smtp\n  -o smtp_bind_address=192.0.2.7 -o syslog_name=out/x\n  -o inet_protocols=ipv4 -o { smtp_helo_name = mx.$mydomain }\nqmgr unix n - n 300 1 qmgr\n"
 	if err := os.WriteFile(filepath.Join(dir, "master.cf"), []byte(services), 0o644); err != nil {
 		t.Fatal(err)
@@ -21,16 +19,12 @@ func TestSettingsAsPostconfTellsThem(t *testing.T) {
 	if len(gaps) != 0 {
 		t.Errorf("gaps %v", gaps)
 	}
-	if !s.Known || s.ActiveLimit != 500 || s.MinFree != 1000000 || s.MessageSizeLimit != 10240000 || s.DestinationLimit != 20 ||
-		s.DelayWarning != 4*time.Hour || !s.SoftBounce || !slices.Equal(s.DeferTransports, []string{"slow", "smtp"}) {
+	if !s.Known || s.ActiveLimit != 500 || s.MinFree != 1000000 || s.MessageSizeLimit != 10240000 {
 		t.Errorf("%+v", s)
 	}
 	// What master.cf says for the service that delivers counts more.
-	if s.BindAddress != "192.0.2.7" || s.InetProtocols != "ipv4" || s.SyslogName != "out" || s.HeloName == "relay.example" || s.SMTPChroot {
+	if s.BindAddress != "192.0.2.7" || s.InetProtocols != "ipv4" || s.HeloName == "relay.example" || s.SMTPChroot {
 		t.Errorf("%+v", s)
-	}
-	if len(s.MasterServices) != 3 {
-		t.Errorf("services %q", s.MasterServices)
 	}
 }
 
@@ -39,19 +33,19 @@ func TestSettingsThatCannotBeRead(t *testing.T) {
 	if s.Known || len(gaps) != 1 || gaps[0].Hint == "" {
 		t.Errorf("%+v, gaps %v", s, gaps)
 	}
-	dir := configure(t, "compatibility_level=3.6\nmessage_size_limit=10M\ndelay_warning_time=soon\n")
+	dir := configure(t, "compatibility_level=3.6\nmessage_size_limit=10M\n")
 	if err := os.Remove(filepath.Join(dir, "master.cf")); err != nil {
 		t.Fatal(err)
 	}
 	s, gaps = askSettings(t.Context(), postfix.Instance{ConfigDir: dir})
-	if !s.Known || s.ActiveLimit != 20000 || len(gaps) != 4 {
+	if !s.Known || s.ActiveLimit != 20000 || len(gaps) != 3 {
 		t.Errorf("%+v, gaps %v", s, gaps)
 	}
 }
 
 func TestChrootOfSMTP(t *testing.T) {
-	line := func(column string) []string {
-		return []string{"smtp inet n - y - - smtpd", "relay unix - - y - - smtp", "smtp unix - - " + column + " - - smtp"}
+	lines := func(column string) string {
+		return "smtp inet n - y - - smtpd\nrelay unix - - y - - smtp\nsmtp unix - - " + column + " - - smtp\n"
 	}
 	for _, c := range []struct {
 		column, version, level string
@@ -65,11 +59,11 @@ func TestChrootOfSMTP(t *testing.T) {
 		{"-", "2.11.3", "", true},
 		{"-", "3.12-20261101", "3.11", false},
 	} {
-		if got := smtpChroot(line(c.column), c.version, c.level); got != c.want {
+		if got := smtpChroot(lines(c.column), c.version, c.level); got != c.want {
 			t.Errorf("%+v: %v", c, got)
 		}
 	}
-	if smtpChroot([]string{"smtp unix"}, "3.7", "3.6") || smtpChroot(nil, "", "") {
+	if smtpChroot("smtp unix", "3.7", "3.6") || smtpChroot("", "", "") {
 		t.Error("a jail for no service")
 	}
 }
