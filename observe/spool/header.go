@@ -263,6 +263,10 @@ func DecodeWords(value string) string {
 		}
 		value = value[len(part):]
 		if out, err := d.DecodeHeader(part); err == nil {
+			if utf8.ValidString(part) {
+				// A word that says it is UTF-8 is taken at its word by package mime.
+				out = strings.ToValidUTF8(out, "\uFFFD")
+			}
 			part = out
 		}
 		b.WriteString(part)
