@@ -159,7 +159,7 @@ func storage(v *view) []Finding {
 			"The spool is on a read-only file system: no mail is accepted, and what was delivered cannot be marked as done",
 			fmt.Sprintf("%s is mounted read-only (%s)", st.Mount, st.Type),
 			advice("find out why: dmesg says whether the file system met an error and made itself read-only; check it before it is written again"),
-			v.remountWarning())}
+			advice("do not remount it writable before it was checked: a damaged file system takes the queue with it"))}
 	case st.Inodes > 0 && st.FreeFiles < inodeFloor(st) || failed && st.Inodes > 0 && st.FreeFiles == 0:
 		return []Finding{v.storageFinding(postfix.StorageInodes,
 			"The spool's file system has no inodes left: no message can be accepted, although there may be bytes free",
@@ -222,10 +222,6 @@ func (v *view) freeing() Step {
 	return Step{[]string{"df", "-h", v.in.QueueDir}, "free room outside of the queue (logs, caches), or give the file system more"}
 }
 
-func (v *view) remountWarning() Step {
-	return advice("do not remount it writable before it was checked: a damaged file system takes the queue with it")
-}
-
 func (v *view) storageFinding(c postfix.Cause, summary, evidence string, next ...Step) Finding {
 	st := v.Host.Storage
 	s := steps{v.in}
@@ -269,20 +265,7 @@ func (v *view) storageFinding(c postfix.Cause, summary, evidence string, next ..
 // muteLog: the log ends before what the queue shows. After its file system was
 // full, postlogd writes nothing more until it is started again.
 func muteLog(v *view) []Finding {
-	if v.Log == nil || len(v.Log.Sources) == 0 || v.Log.To.IsZero() {
-		return nil
-	}
-	last := later(v.Log.To, v.Log.Sources[len(v.Log.Sources)-1].Modified)
-	// The log was read while the queue was looked at: what came after that began
-	// may have left its lines since.
-	newest, untold := time.Time{}, 0
-	v.Snapshot.Each(func(m *postfix.Message) bool {
-		if m.Queue != postfix.Maildrop && m.Arrival.After(last.Add(muteSlack)) && m.Arrival.Before(v.Snapshot.From) {
-			untold++
-			newest = later(newest, m.Arrival)
-		}
-		return true
-	})
+	last, newest, untold := v.untold.since, v.untold.newest, v.untold.messages
 	if untold == 0 || untold < 3 && newest.Sub(last) < muteAfter {
 		return nil
 	}
@@ -305,6 +288,31 @@ func muteLog(v *view) []Finding {
 		f.Next = append([]Step{{[]string{"df", "-h", path}, "free room there first"}}, f.Next...)
 	}
 	return []Finding{f}
+}
+
+// untold is mail in the queue that arrived after the last line of the log.
+type untold struct {
+	since    time.Time // the last line; zero where there is no log to compare with
+	messages int
+	newest   time.Time
+}
+
+func newUntold(log *observe.Log) untold {
+	if log == nil || len(log.Sources) == 0 || log.To.IsZero() {
+		return untold{}
+	}
+	return untold{since: later(log.To, log.Sources[len(log.Sources)-1].Modified)}
+}
+
+// addUntold counts a message. The log was read while the queue was looked at:
+// what came after that began may have left its lines since.
+func (v *view) addUntold(m *postfix.Message) {
+	u := &v.untold
+	if u.since.IsZero() || m.Queue == postfix.Maildrop || !m.Arrival.After(u.since.Add(muteSlack)) || !m.Arrival.Before(v.Snapshot.From) {
+		return
+	}
+	u.messages++
+	u.newest = later(u.newest, m.Arrival)
 }
 
 // How far the queue may be ahead of the log: stamps of log lines are whole

@@ -218,20 +218,14 @@ func networkOf(a netip.Addr) netip.Prefix {
 
 // serverOfRelay reads "name[address]:port", as delivery lines have it.
 func serverOfRelay(relay string) (server, bool) {
-	name, rest, ok := strings.Cut(relay, "[")
-	if !ok {
+	s, rest, ok := cutServer(relay)
+	digits, colon := strings.CutPrefix(rest, ":")
+	port, err := strconv.ParseUint(digits, 10, 16)
+	if !ok || !colon || err != nil {
 		return server{}, false
 	}
-	inside, port, ok := strings.Cut(rest, "]:")
-	if !ok {
-		return server{}, false
-	}
-	address, err := netip.ParseAddr(inside)
-	n, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil {
-		return server{}, false
-	}
-	return server{name, address.Unmap(), uint16(n)}, true
+	s.port = uint16(port)
+	return s, true
 }
 
 // String is the server as Postfix writes it.

@@ -132,15 +132,15 @@ func (v *view) refusing(hops []*assessed, provider string) (Finding, bool) {
 	if r := first.log.Reasons[first.cause]; r != nil && r.Attempts >= int64(total)/2 {
 		f.Confidence = High // the queue and the log say the same
 	}
-	if v.connectionsBelong(first.cause) {
+	if remoteWords(first.cause) {
 		f.RuledOut = append(f.RuledOut, Rejected{postfix.Egress, "the server answers, so the way to it is open"}, Rejected{postfix.DNS, "its name was found"})
 	}
 	f.Next, f.Avoid = advised.next, advised.avoid
 	return f, true
 }
 
-// connectionsBelong says that a cause is the words of a remote server.
-func (v *view) connectionsBelong(c postfix.Cause) bool {
+// remoteWords says that a cause is the words of a remote server.
+func remoteWords(c postfix.Cause) bool {
 	switch c {
 	case postfix.RemoteThrottling, postfix.RemoteRejecting, postfix.Greylisting, postfix.Reputation:
 		return true

@@ -26,6 +26,7 @@ type view struct {
 	oldestIncoming time.Time
 	held           heldMail
 	expiry         expiry
+	untold         untold
 }
 
 // hop is one next hop and the mail that waits for it.
@@ -98,9 +99,11 @@ const keptDomains = 1000
 func newView(s Sight) *view {
 	v := &view{Sight: s, in: s.Snapshot.Instance, hops: make(map[string]*hop)}
 	v.expiry.within = expirySoon(v.in.MaxLifetime)
+	v.untold = newUntold(s.Log)
 	number := 0
 	s.Snapshot.Each(func(m *postfix.Message) bool {
 		number++
+		v.addUntold(m)
 		switch m.Queue {
 		case postfix.Hold:
 			v.addHeld(m)
@@ -389,19 +392,23 @@ func serverOf(reason string) (server, bool) {
 			break
 		}
 	}
-	name, rest, ok := strings.Cut(text, "[")
-	if !found || !ok || strings.ContainsAny(name, " :") {
+	s, rest, ok := cutServer(text)
+	if !found || !ok || strings.ContainsAny(s.name, " :") {
 		return server{}, false
 	}
-	inside, rest, ok := strings.Cut(rest, "]")
-	if !ok {
-		return server{}, false
-	}
+	s.port = portAfter(rest)
+	return s, true
+}
+
+// cutServer splits NAME[ADDRESS] from what follows.
+func cutServer(text string) (s server, rest string, ok bool) {
+	name, rest, opened := strings.Cut(text, "[")
+	inside, rest, closed := strings.Cut(rest, "]")
 	address, err := netip.ParseAddr(strings.TrimPrefix(strings.ToLower(inside), "ipv6:"))
-	if err != nil {
-		return server{}, false
+	if !opened || !closed || err != nil {
+		return server{}, "", false
 	}
-	return server{name, address.Unmap(), portAfter(rest)}, true
+	return server{name: name, address: address.Unmap()}, rest, true
 }
 
 // portAfter reads ":PORT" at the start of a text, 25 where there is none.

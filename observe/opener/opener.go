@@ -124,9 +124,9 @@ func (o *Opener) Maildrop(queueDir, name string) (int, error) {
 	return o.ask(askMaildrop, slices.Index(o.grants.QueueDirs, queueDir), name)
 }
 
-// Scratch starts a trial of the file system of a queue directory and returns
+// trial starts a trial of the file system of a queue directory and returns
 // the pipe with its report; see Try, which reads it.
-func (o *Opener) Scratch(queueDir string) (*os.File, error) {
+func (o *Opener) trial(queueDir string) (*os.File, error) {
 	if o == nil {
 		return nil, ErrNone
 	}
@@ -208,7 +208,7 @@ func (o *Opener) ask(kind byte, number int, name string) (int, error) {
 // Serve is the opener's whole life where args is what Start started, or that of
 // a trial, and reports whether it was. The main function calls it before anything else.
 func Serve(args []string) bool {
-	if ServeScratch(args) {
+	if serveTrial(args) {
 		return true
 	}
 	if len(args) < 2 || args[1] != argument {
@@ -261,11 +261,12 @@ func answer(g Grants, kind byte, number int, name string) bool {
 	return err == nil
 }
 
-// How files and directories are opened: O_NOATIME leaves the access time
-// alone, O_NOFOLLOW refuses a planted link, O_NONBLOCK a planted pipe.
+// How files and directories of strangers are opened: O_NOATIME leaves the
+// access time alone, O_NOFOLLOW refuses a planted link, O_NONBLOCK keeps a
+// planted pipe from stopping the reader for ever.
 const (
-	fileFlags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	dirFlags  = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_DIRECTORY | unix.O_CLOEXEC
+	FileFlags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	DirFlags  = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_DIRECTORY | unix.O_CLOEXEC
 )
 
 func openMaildrop(queueDir, name string) (int, unix.Errno) {
@@ -293,12 +294,12 @@ func openLog(path, name string) (int, unix.Errno) {
 // name for any file of its file system; Postfix deletes such a file in
 // maildrop, here it is merely not opened.
 func openRegular(dirPath, name string) (int, unix.Errno) {
-	dir, err := unix.Openat(unix.AT_FDCWD, dirPath, dirFlags, 0)
+	dir, err := unix.Openat(unix.AT_FDCWD, dirPath, DirFlags, 0)
 	if err != nil {
 		return -1, errnoOf(err)
 	}
 	defer func() { _ = unix.Close(dir) }()
-	fd, err := unix.Openat(dir, name, fileFlags, 0)
+	fd, err := unix.Openat(dir, name, FileFlags, 0)
 	if err != nil {
 		return -1, errnoOf(err)
 	}

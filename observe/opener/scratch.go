@@ -68,7 +68,7 @@ func (o *Opener) Try(ctx context.Context, queueDir string) (Trial, error) {
 
 func (o *Opener) startTrial(queueDir string) (*os.File, error) {
 	if o != nil {
-		return o.Scratch(queueDir)
+		return o.trial(queueDir)
 	}
 	fd, errno := openScratch(queueDir)
 	if errno != 0 {
@@ -126,7 +126,7 @@ func isTrial(args []string) bool {
 // openScratch starts a trial and returns the end of the pipe that its report
 // comes from.
 func openScratch(queueDir string) (int, unix.Errno) {
-	// A program that does not call ServeScratch would do its work once more in
+	// A program that does not call Serve would do its work once more in
 	// the child, and start the next.
 	if !filepath.IsAbs(queueDir) || isTrial(os.Args) {
 		return -1, unix.EINVAL
@@ -151,9 +151,9 @@ func openScratch(queueDir string) (int, unix.Errno) {
 	return pipe[0], 0
 }
 
-// ServeScratch is the whole life of a process that a trial runs in, and
-// reports whether this is one. The main function calls it before Serve.
-func ServeScratch(args []string) bool {
+// serveTrial is the whole life of a process that a trial runs in, and reports
+// whether this is one.
+func serveTrial(args []string) bool {
 	if !isTrial(args) {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 
 // TestMain lets this program be the process that a storage trial runs in.
 func TestMain(m *testing.M) {
-	if opener.ServeScratch(os.Args) || opener.Serve(os.Args) {
+	if opener.Serve(os.Args) {
 		return
 	}
 	os.Exit(m.Run())

@@ -8,15 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/observe"
+	"holdfast/observe/opener"
 	"holdfast/postfix"
 )
 
-// How files and directories of the spool are opened. O_NOATIME leaves the
-// access time alone, O_NOFOLLOW refuses a planted link, O_NONBLOCK keeps a
-// planted pipe from stopping the reader for ever.
+// The spool is opened as the opener opens what it opens.
 const (
-	fileFlags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	dirFlags  = unix.O_RDONLY | unix.O_NOATIME | unix.O_NOFOLLOW | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fileFlags = opener.FileFlags
+	dirFlags  = opener.DirFlags
 )
 
 // openAt opens one name below a directory descriptor. It is unix.Openat without

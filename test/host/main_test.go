@@ -40,7 +40,7 @@ type question struct {
 }
 
 func TestMain(m *testing.M) {
-	if opener.ServeScratch(os.Args) || opener.Serve(os.Args) {
+	if opener.Serve(os.Args) {
 		return
 	}
 	if text := os.Getenv(askVar); text != "" {
