@@ -53,7 +53,9 @@ var order = []string{
 	"record",
 	"record/audit",
 	"record/vault",
+	"account",
 	"act/internal/postcmd", // before act, which alone may import it: Go's own rule for internal
+	"act/hand",
 	"act",
 	"control",
 	"replay",
