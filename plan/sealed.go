@@ -128,15 +128,15 @@ type Options struct {
 // Plan is what is to be done to which messages, sealed: its ID is the digest of
 // all of it, and what was shown is what runs, once.
 type Plan struct {
-	Schema   string   `json:"schema"` // PlanSchema
-	Verb     Verb     `json:"verb"`
-	Instance string   `json:"instance"`
-	Config   string   `json:"config_dir"`
-	Selector Selector `json:"selector"`
-	Options  Options  `json:"options"`
-	Reason   string   `json:"reason"`
-	Ticket   string   `json:"ticket,omitempty"`
-	By       Who      `json:"by"`
+	Schema   string    `json:"schema"` // PlanSchema
+	Verb     Verb      `json:"verb"`
+	Instance string    `json:"instance"`
+	Config   string    `json:"config_dir"`
+	Selector Selector  `json:"selector"`
+	Options  Options   `json:"options"`
+	Reason   string    `json:"reason"`
+	Ticket   string    `json:"ticket,omitempty"`
+	By       Who       `json:"by"`
 	Made     time.Time `json:"made"`
 	Expires  time.Time `json:"expires"`
 	// Policy is the digest of the policy under which it was sealed. Under
