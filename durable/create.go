@@ -4,88 +4,106 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// File is a new file that is being written under a name of its own. It has its
-// final name only after Commit, whole and on disk.
+// File is a new file that is written bit by bit and has its name only when it
+// is whole. It ends by Commit or by Discard; a process that dies in between
+// leaves an unfinished file, which Sweep removes.
 type File struct {
-	file *os.File
-	dir  *os.File
-	name string // for the time being
-	base string
-	perm fs.FileMode
-	err  error // of the first write that failed
+	path, temporary string
+	perm            fs.FileMode
+	dir, file       *os.File
+	failed          error
 }
 
-// Create begins a file that is too large to be held in memory. Nobody sees it
-// under its path before Commit. A process that ends before leaves it to Sweep.
+// Create begins a file that does not exist yet.
 func Create(path string, perm fs.FileMode) (*File, error) {
+	base := filepath.Base(path)
+	if base == "." || base == ".." || base == "/" || strings.HasSuffix(base, unfinished) {
+		return nil, fmt.Errorf("create %q: %w", path, unix.EINVAL)
+	}
 	dir, err := openDir(filepath.Dir(path), 0)
 	if err != nil {
 		return nil, fmt.Errorf("create %q: %w", path, err)
 	}
-	f := &File{dir: dir, base: filepath.Base(path), perm: perm}
-	f.name = "." + f.base + "." + rand.Text() + unfinished
-	fd, err := unix.Openat(fdOf(dir), f.name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	c := &File{path: path, temporary: "." + base + "." + rand.Text() + unfinished, perm: perm, dir: dir}
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(fdOf(dir), c.temporary, flags, 0o600)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create %q: %w", path, err), dir.Close())
+		_ = dir.Close() // only ever synced
+		return nil, fmt.Errorf("create %q: %w", path, err)
 	}
-	f.file = os.NewFile(uintptr(fd), path)
-	return f, nil
+	c.file = os.NewFile(uintptr(fd), path)
+	return c, nil
 }
 
-// Write implements io.Writer.
-func (f *File) Write(p []byte) (int, error) {
-	if f.err != nil {
-		return 0, f.err
+// Write implements io.Writer. After an error Commit fails.
+func (c *File) Write(p []byte) (int, error) {
+	if c.failed != nil {
+		return 0, c.failed
 	}
-	n, err := f.file.Write(p)
-	f.err = err
-	return n, err
+	n, err := c.file.Write(p)
+	if err != nil {
+		c.failed = fmt.Errorf("write the new file: %w", err)
+		return n, c.failed
+	}
+	return n, nil
 }
 
-// ReadAt implements io.ReaderAt: what was written can be compared before it is
-// committed.
-func (f *File) ReadAt(p []byte, offset int64) (int, error) { return f.file.ReadAt(p, offset) }
+// ReadAt implements io.ReaderAt: what was written can be compared before it
+// gets its name.
+func (c *File) ReadAt(p []byte, offset int64) (int, error) { return c.file.ReadAt(p, offset) }
 
-// Commit gives the file its name. Where there is a file of that name already,
-// it fails and that one stays. After an error other than that of the last sync,
-// of the directory, there is no file of ours.
-func (f *File) Commit() error {
-	err := f.err
+// Commit makes the file last and gives it its name. Where something has that
+// name already, a link too, it fails with fs.ErrExist and what is there stays.
+// After any error but one of the last sync the file is gone; after that one it
+// is there, and a power cut can still undo it.
+func (c *File) Commit() error {
+	if c.file == nil {
+		return fmt.Errorf("create %q: %w", c.path, fs.ErrClosed)
+	}
+	err := c.failed
 	if err == nil {
-		err = f.file.Chmod(f.perm.Perm())
+		err = c.file.Chmod(c.perm.Perm())
 	}
 	if err == nil {
-		err = f.file.Sync()
+		err = c.file.Sync()
 	}
-	if closeErr := f.file.Close(); err == nil {
-		err = closeErr
+	if closeErr := c.file.Close(); err == nil {
+		err = closeErr // a network file system reports a failed write only here
 	}
+	c.file = nil
+	defer func() { _ = c.dir.Close() }() // only ever synced
 	if err == nil {
-		err = unix.Renameat2(fdOf(f.dir), f.name, fdOf(f.dir), f.base, unix.RENAME_NOREPLACE)
+		err = unix.Renameat2(fdOf(c.dir), c.temporary, fdOf(c.dir), filepath.Base(c.path), unix.RENAME_NOREPLACE)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("create %q: %w", f.base, err), discard(f.dir, f.name), f.dir.Close())
+		return errors.Join(fmt.Errorf("create %q: %w", c.path, err), discard(c.dir, c.temporary))
 	}
-	if err := f.dir.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("create %q: sync its directory: %w", f.base, err), f.dir.Close())
+	if err := c.dir.Sync(); err != nil {
+		return fmt.Errorf("create %q: sync its directory: %w", c.path, err)
 	}
-	return f.dir.Close()
+	return nil
 }
 
-// Discard gives the file up. After Commit it must not be called.
-func (f *File) Discard() error {
-	return errors.Join(f.file.Close(), discard(f.dir, f.name), f.dir.Close())
+// Discard drops the file. After Commit it does nothing, so that it can be
+// deferred.
+func (c *File) Discard() error {
+	if c.file == nil {
+		return nil
+	}
+	_ = c.file.Close() // its content is not wanted
+	c.file = nil
+	err := discard(c.dir, c.temporary)
+	_ = c.dir.Close() // only ever synced
+	if err != nil {
+		return fmt.Errorf("discard %q: %w", c.path, err)
+	}
+	return nil
 }
-
-var _ interface {
-	io.Writer
-	io.ReaderAt
-} = (*File)(nil)
