@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrDead is what every call on an AppendFile returns after a write or a sync
+// ErrDead is what every call on an Appender returns after a write or a sync
 // of it has failed.
 var ErrDead = errors.New("nothing is written any more after a failed write")
 
 // ErrForeignWrite says that a file is not as this process left it.
 var ErrForeignWrite = errors.New("another process wrote to the file")
 
-// AppendFile is a file that only grows. After the first failure of a write or
+// Appender is a file that only grows. After the first failure of a write or
 // a sync it writes nothing any more: since Linux 4.13 a failed fsync is told
 // once, the pages are then clean, and the next one succeeds without the data
 // being on disk. Who needs the file again opens it again and reads what is there.
 //
 // One process at a time may have it open; that is for the caller's Lock.
-type AppendFile struct {
+type Appender struct {
 	file *os.File
 	size int64
 	dead error
@@ -33,7 +33,7 @@ type AppendFile struct {
 // whatever the umask is, where it is missing. It refuses what is no regular
 // file, has a second name, or belongs to another user: whoever can lay such a
 // thing in the way could also write to it.
-func OpenAppend(path string, perm fs.FileMode) (*AppendFile, error) {
+func OpenAppend(path string, perm fs.FileMode) (*Appender, error) {
 	const flags = os.O_RDWR | os.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	f, err := os.OpenFile(path, flags, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,7 +51,7 @@ func OpenAppend(path string, perm fs.FileMode) (*AppendFile, error) {
 		_ = f.Close() // nothing was written
 		return nil, fmt.Errorf("open %q to append: %w", path, err)
 	}
-	return &AppendFile{file: f, size: st.Size}, nil
+	return &Appender{file: f, size: st.Size}, nil
 }
 
 // newAppend makes an empty file whose name survives a power cut.
@@ -73,21 +73,22 @@ func newAppend(path string, flags int, perm fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// Append writes data at the end and returns when it is on disk. After an error
-// a part of data may be there, or all of it.
-func (a *AppendFile) Append(data []byte) error {
+// Append writes data at the end and returns where it lies, when it is on disk.
+// After an error a part of data may be there, or all of it.
+func (a *Appender) Append(data []byte) (offset int64, err error) {
 	if a.dead != nil {
-		return fmt.Errorf("append to %q: %w, which was: %w", a.file.Name(), ErrDead, a.dead)
+		return 0, fmt.Errorf("append to %q: %w, which was: %w", a.file.Name(), ErrDead, a.dead)
 	}
 	if err := a.write(data); err != nil {
 		a.dead = err
-		return fmt.Errorf("append to %q: %w", a.file.Name(), err)
+		return 0, fmt.Errorf("append to %q: %w", a.file.Name(), err)
 	}
+	offset = a.size
 	a.size += int64(len(data))
-	return nil
+	return offset, nil
 }
 
-func (a *AppendFile) write(data []byte) error {
+func (a *Appender) write(data []byte) error {
 	// A lock is advice. Where it was not heeded, the offsets that this process
 	// remembers are wrong, and it must not go on by them.
 	st, err := a.file.Stat()
@@ -104,17 +105,17 @@ func (a *AppendFile) write(data []byte) error {
 }
 
 // Size returns how long the file is.
-func (a *AppendFile) Size() int64 { return a.size }
+func (a *Appender) Size() int64 { return a.size }
 
 // ReadAt implements io.ReaderAt.
-func (a *AppendFile) ReadAt(p []byte, offset int64) (int, error) { return a.file.ReadAt(p, offset) }
+func (a *Appender) ReadAt(p []byte, offset int64) (int, error) { return a.file.ReadAt(p, offset) }
 
 // Reserve sets aside disk space for so many bytes more, without a change of
 // the file's length, so that they can be written when the disk is full. The
 // space stays with the file when it is closed.
 //
 // A failed reservation leaves the file as it was, and alive.
-func (a *AppendFile) Reserve(bytes int64) error {
+func (a *Appender) Reserve(bytes int64) error {
 	if a.dead != nil {
 		return fmt.Errorf("reserve space for %q: %w, which was: %w", a.file.Name(), ErrDead, a.dead)
 	}
@@ -131,7 +132,7 @@ func (a *AppendFile) Reserve(bytes int64) error {
 }
 
 // Close lets go of the file. All that was appended is on disk before.
-func (a *AppendFile) Close() error {
+func (a *Appender) Close() error {
 	if err := a.file.Close(); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
