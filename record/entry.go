@@ -260,3 +260,11 @@ type TornBody struct {
 	Length int64  `json:"length"` // with the line end that was added
 	Sum    string `json:"sha256"` // of these bytes
 }
+
+// BeginBody is the detail of Begin.
+type BeginBody struct {
+	Host string `json:"host"`
+	Zone string `json:"zone"`
+	// Key verifies the signature on checkpoints of the log.
+	Key string `json:"key"`
+}
