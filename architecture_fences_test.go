@@ -24,6 +24,7 @@ var mayStartProcesses = []string{
 var mayWriteFiles = []string{
 	"durable", "lab", "cmd/holdfast-lab",
 	"observe/opener/scratch.go", // an unnamed file, to learn whether the spool takes one
+	"act/respool.go",            // a message from the vault, back into hold: Postfix has no program for it
 }
 
 // maySpeakHTTP are the folders with a door to the network or to a browser.

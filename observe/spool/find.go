@@ -1,0 +1,321 @@
+package spool
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/postfix"
+)
+
+// Found is a place where a queue ID was met.
+type Found struct {
+	postfix.Fingerprint
+	Queue postfix.Queue
+	// Changed is the file's ctime: a rename sets it.
+	Changed time.Time
+	// NextTry is the file's mtime.
+	NextTry time.Time
+	// Open and Done count recipients that are still to do, and that are not.
+	Open, Done int
+	// Damage says why it is no complete message. The fingerprint is then what
+	// could be read of it.
+	Damage string
+}
+
+// Find looks where each ID is now, in all queues. An ID that is not in the
+// result was in none of them in two looks of different kinds: at the places
+// where Postfix would look for it, and in a listing of every directory. The
+// second one also meets files that lie in a wrong hash directory.
+//
+// The error is a *postfix.Error: a place that could not be looked at is never
+// taken for an empty one.
+func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.QueueID][]Found, error) {
+	root, err := openAt(unix.AT_FDCWD, r.in.QueueDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		return nil, cannotRead(r.in.QueueDir, err)
+	}
+	s := &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, len(ids))}
+	defer s.close()
+	missing := make(map[postfix.QueueID]bool)
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, &postfix.Error{Kind: postfix.Interrupted, Op: "look for messages", Err: err}
+		}
+		if err := s.expected(id); err != nil {
+			return nil, cannotRead(r.in.QueueDir, err)
+		}
+		if len(s.found[id]) == 0 {
+			missing[id] = true
+		}
+	}
+	if len(missing) > 0 {
+		if err := s.everywhere(ctx, missing); err != nil {
+			return nil, cannotRead(r.in.QueueDir, err)
+		}
+	}
+	return s.found, nil
+}
+
+// search is one Find: the directories that it has open, and what it met.
+type search struct {
+	r     *Reader
+	root  int
+	open  map[string]*directory
+	dec   decoder
+	found map[postfix.QueueID][]Found
+}
+
+func (s *search) close() {
+	for _, d := range s.open {
+		d.close()
+	}
+	_ = unix.Close(s.root)
+}
+
+// expected looks where Postfix would, queue by queue in the direction in which
+// mail moves.
+func (s *search) expected(id postfix.QueueID) error {
+	for _, q := range postfix.Queues() {
+		d, err := s.directory(q, id)
+		if err == nil && d != nil {
+			err = s.read(d, id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// directory opens the directory in which Postfix would look, level by level,
+// so that no planted link is followed; nil where there is none.
+func (s *search) directory(q postfix.Queue, id postfix.QueueID) (*directory, error) {
+	hash := id.HashPath(s.r.in.DepthOf(q.String()))
+	path := strings.TrimSuffix(q.String()+"/"+hash, "/")
+	if d, ok := s.open[path]; ok {
+		return d, nil
+	}
+	d := &directory{queue: q, path: path, hash: strings.ReplaceAll(hash, "/", ""), fd: -1}
+	parent := s.root
+	for name := range strings.SplitSeq(path, "/") {
+		fd, err := openAt(parent, name, dirFlags)
+		d.close()
+		if errors.Is(err, unix.ENOENT) {
+			return nil, nil // not remembered: Postfix makes hash directories as it needs them
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open %q: %w", path, err)
+		}
+		d.fd, parent = fd, fd
+	}
+	s.open[path] = d
+	return d, nil
+}
+
+// read adds the message of that name, if the directory has it.
+func (s *search) read(d *directory, id postfix.QueueID) error {
+	var st unix.Stat_t
+	fd, kind, err := s.r.openQueueFile(d, string(id), &st)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return fmt.Errorf("open %q: %w", d.path+"/"+string(id), err)
+	}
+	m := &s.dec.msg
+	if kind == "" {
+		err = s.dec.decode(fd, st.Size, d.queue)
+		_ = unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("read %q: %w", d.path+"/"+string(id), err)
+		}
+	} else {
+		*m = postfix.Message{Damage: string(kind)}
+	}
+	finishFound(m, id, &st)
+	f := Found{
+		Fingerprint: m.Fingerprint(s.r.in.Name), Queue: d.queue, Changed: timeOf(st.Ctim), NextTry: timeOf(st.Mtim),
+		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Damage: m.Damage,
+	}
+	f.Sender = strings.Clone(f.Sender) // lent by the decoder
+	s.found[id] = append(s.found[id], f)
+	return nil
+}
+
+// finishFound fills what a Fingerprint needs as finishMessage does, so that one
+// made from a Snapshot is equal to one made here.
+func finishFound(m *postfix.Message, id postfix.QueueID, st *unix.Stat_t) {
+	m.ID, m.Inode = id, st.Ino
+	if m.Arrival.IsZero() {
+		m.Arrival = timeOf(st.Mtim)
+	}
+	if m.Size == 0 {
+		m.Size = st.Size
+	}
+}
+
+// everywhere lists every directory of every queue for names that were not
+// where they belong.
+func (s *search) everywhere(ctx context.Context, missing map[postfix.QueueID]bool) error {
+	type hit struct {
+		dir *directory
+		id  postfix.QueueID
+	}
+	var gaps gapSet
+	var hits []hit
+	lst := &lister{root: s.root, known: make(map[string]*directory), gaps: &gaps, now: func() int64 { return 0 }}
+	defer func() {
+		for _, d := range lst.known {
+			d.close()
+		}
+	}()
+	lst.emit = func(batch *names) error {
+		for i := range batch.len() {
+			if id := postfix.QueueID(batch.at(i)); missing[id] {
+				hits = append(hits, hit{batch.dir, postfix.QueueID(strings.Clone(string(id)))})
+			}
+		}
+		return ctx.Err()
+	}
+	for _, q := range postfix.Queues() {
+		if _, err := lst.walk(q); err != nil {
+			return err
+		}
+	}
+	if len(gaps.gaps) > 0 {
+		return errors.New(gaps.gaps[0].String())
+	}
+	for _, h := range hits {
+		if err := s.read(h.dir, h.id); err != nil {
+			return err
+		}
+	}
+	// Between the listing and here a message can have moved once more, out of
+	// a queue that was listed late into one that was listed early.
+	for id := range maps.Keys(missing) {
+		if len(s.found[id]) == 0 {
+			if err := s.expected(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Summed is a message whose every byte was read once: what was parsed is what
+// the sums are of.
+type Summed struct {
+	Found
+	// File is the SHA-256 of the whole queue file, hexadecimal.
+	File string
+}
+
+// Sum reads a message of one queue whole. ErrNoMessage means that the queue
+// does not have it.
+//
+// The bytes are read into a private unnamed copy first. Parsing and summing
+// are then of the same bytes, however the file is changed meanwhile.
+func (r *Reader) Sum(ctx context.Context, id postfix.QueueID, queue postfix.Queue) (Summed, error) {
+	root, err := openAt(unix.AT_FDCWD, r.in.QueueDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		return Summed{}, cannotRead(r.in.QueueDir, err)
+	}
+	s := &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, 1)}
+	defer s.close()
+	d, err := s.directory(queue, id)
+	switch {
+	case err != nil:
+		return Summed{}, cannotRead(r.in.QueueDir, err)
+	case d == nil:
+		return Summed{}, ErrNoMessage
+	}
+	out, err := s.sum(ctx, d, id)
+	if errors.Is(err, unix.ENOENT) {
+		return Summed{}, ErrNoMessage
+	}
+	return out, err
+}
+
+func (s *search) sum(ctx context.Context, d *directory, id postfix.QueueID) (Summed, error) {
+	var st unix.Stat_t
+	fd, kind, err := s.r.openQueueFile(d, string(id), &st)
+	if err != nil {
+		return Summed{}, fmt.Errorf("open %q: %w", d.path+"/"+string(id), err)
+	}
+	if kind != "" {
+		return Summed{}, fmt.Errorf("read %q: it is no message: %s", d.path+"/"+string(id), kind)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	private, file, err := copyOf(ctx, fd, st.Size)
+	if err != nil {
+		return Summed{}, fmt.Errorf("read %q: %w", d.path+"/"+string(id), err)
+	}
+	defer func() { _ = unix.Close(private) }()
+	if err := s.dec.decode(private, st.Size, d.queue); err != nil {
+		return Summed{}, fmt.Errorf("read %q: %w", d.path+"/"+string(id), err)
+	}
+	m := &s.dec.msg
+	finishFound(m, id, &st)
+	out := Summed{File: file, Found: Found{
+		Fingerprint: m.Fingerprint(s.r.in.Name), Queue: d.queue, Changed: timeOf(st.Ctim), NextTry: timeOf(st.Mtim),
+		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Damage: m.Damage,
+	}}
+	out.Sender = strings.Clone(out.Sender)
+	if out.Damage != "" {
+		return out, nil // it may not say where its content begins
+	}
+	start, err := s.dec.contentStart()
+	if err == nil {
+		out.Digest, err = digest(private, st.Size, start)
+	}
+	return out, err
+}
+
+// copyOf copies a file into memory that only this process has, and sums it.
+func copyOf(ctx context.Context, fd int, size int64) (private int, sum string, err error) {
+	private, err = unix.MemfdCreate("holdfast-message", unix.MFD_CLOEXEC)
+	if err != nil {
+		return -1, "", fmt.Errorf("make private copy: %w", err)
+	}
+	h := sha256.New()
+	buf := make([]byte, refillSize)
+	for off := int64(0); err == nil && off < size; {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		var n int
+		if n, err = preadFull(fd, buf[:min(int64(len(buf)), size-off)], off); err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err == nil {
+			_, _ = h.Write(buf[:n]) // a hash never fails
+			err = writeFull(private, buf[:n])
+		}
+		off += int64(n)
+	}
+	if err != nil {
+		_ = unix.Close(private)
+		return -1, "", err
+	}
+	return private, hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func writeFull(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("write private copy: %w", err)
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
+}
