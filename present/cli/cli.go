@@ -83,6 +83,11 @@ type Env struct {
 	Now func() time.Time
 	// Open reaches the host.
 	Open func(context.Context, Settings) (Operator, error)
+	// Change reaches the host to change something. Where it is nil the verbs
+	// that do are not there.
+	Change func(context.Context, Settings) (Changer, error)
+	// Asks is set where stdin is a terminal: then questions are answered there.
+	Asks bool
 	// Summarize sums up log files, "-" being stdin. Started as root it opens
 	// them as root and reads them as somebody else.
 	Summarize func(ctx context.Context, paths []string, o maillog.Options) (*maillog.Summary, []observe.Gap, error)
@@ -99,6 +104,7 @@ type program struct {
 	verbs    map[*cobra.Command]verb
 	began    bool // the command line was understood
 	exit     int  // of a verb that judges and did not fail
+	answers  *bufio.Reader
 }
 
 const outputBuffer = 1 << 16
@@ -166,8 +172,7 @@ func (p *program) root() *cobra.Command {
 		Use:   "holdfast",
 		Short: "get a stuck Postfix queue moving again without losing a message",
 		Long: "Holdfast gets a stuck Postfix queue moving again without losing a message.\n" +
-			"This release looks and changes nothing. Without a command it is triage: what is\n" +
-			"stuck, why, and the next safe step.",
+			p.promise() + "Without a command it is triage: what is stuck, why, and the next safe step.",
 		Example:                    "  holdfast\n  holdfast -v\n  holdfast queue --by cause\n  holdfast show 3F2A01B2C4",
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,
@@ -202,7 +207,11 @@ func (p *program) root() *cobra.Command {
 	global := p.globalFlags()
 	root.PersistentFlags().AddFlagSet(global)
 	root.SetFlagErrorFunc(flagError)
-	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"}, &cobra.Group{ID: groupKeep, Title: "Keep"})
+	root.AddGroup(&cobra.Group{ID: groupLook, Title: "Look"})
+	if p.env.Change != nil {
+		p.addChanges(root)
+	}
+	root.AddGroup(&cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
 	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.versionCommand(), whereTopic())
 	root.InitDefaultCompletionCmd()
@@ -215,10 +224,19 @@ func (p *program) root() *cobra.Command {
 	return root
 }
 
-// The groups of verbs in the help text. Those that act, control and prove come
-// with the verbs that do.
+// promise says what the program does to mail.
+func (p *program) promise() string {
+	if p.env.Change == nil {
+		return "This release looks and changes nothing.\n"
+	}
+	return "Nothing is changed without a plan that was shown and confirmed.\n"
+}
+
+// The groups of verbs in the help text. Those that control come with
+// the verbs that do.
 const (
 	groupLook = "look"
+	groupAct  = "act"
 	groupKeep = "keep"
 )
 

@@ -109,30 +109,36 @@ func TestScreens(t *testing.T) {
 			c.op = jam()
 		}
 		r := run(t, c.op, c.columns, append(c.args, "--color=never")...)
-		got := r.stdout
-		if r.stderr != "" {
-			got += "-- stderr --\n" + r.stderr
-		}
-		path := filepath.Join("testdata", "screens", name+".txt")
-		if os.Getenv("UPDATE_GOLDEN") != "" {
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
+		golden(t, name, c.columns, r)
+	}
+}
+
+// golden compares what a command left behind with its file.
+func golden(t *testing.T, name string, columns int, r result) {
+	t.Helper()
+	got := r.stdout
+	if r.stderr != "" {
+		got += "-- stderr --\n" + r.stderr
+	}
+	path := filepath.Join("testdata", "screens", name+".txt")
+	if os.Getenv("UPDATE_GOLDEN") != "" {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(string(want), got); diff != "" {
-			t.Errorf("%s:\n%s", name, diff)
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
 		}
-		for line := range strings.Lines(r.stdout) {
-			if w := present.Hostile(strings.TrimSuffix(line, "\n")).Words(0).Width(); c.columns > 0 && w > max(c.columns, 80) && !strings.HasPrefix(name, "help") {
-				t.Errorf("%s: %d columns: %q", name, w, line)
-			}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s:\n%s", name, diff)
+	}
+	for line := range strings.Lines(r.stdout) {
+		if w := present.Hostile(strings.TrimSuffix(line, "\n")).Words(0).Width(); columns > 0 && w > max(columns, 80) && !strings.Contains(name, "help") {
+			t.Errorf("%s: %d columns: %q", name, w, line)
 		}
 	}
 }

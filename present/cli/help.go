@@ -26,12 +26,15 @@ type verb struct {
 
 // exitMeanings are the exit codes in the words of a help text.
 var exitMeanings = map[int]string{
-	exitDone:        "done, also when nothing matched",
-	exitFailed:      "failed, also when an ID that was named is not there",
-	exitUsage:       "the command line cannot be understood",
-	exitCannotTell:  "not enough could be seen to tell",
-	exitFindings:    "something wants attention; only with --exit-code",
-	exitInterrupted: "interrupted",
+	exitDone:              "done, also when nothing matched",
+	exitFailed:            "failed, also when an ID that was named is not there",
+	exitUsage:             "the command line cannot be understood",
+	exitNeedsConfirmation: "the plan was printed and nothing was changed: nobody confirmed it",
+	exitRefused:           "a policy, a guard or a lock says no, and what would lift it is said",
+	exitPartial:           "some messages are done, others are not; the outcome says which",
+	exitCannotTell:        "not enough could be seen to tell",
+	exitFindings:          "something wants attention; only with --exit-code",
+	exitInterrupted:       "interrupted",
 }
 
 func (p *program) help(root *cobra.Command, global *pflag.FlagSet) {
@@ -129,7 +132,8 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 // rank puts the verbs in the order in which one needs them; the rest follows by
 // name.
 func rank(c *cobra.Command) int {
-	order := []string{"triage", "queue", "show", "explain", "logs"}
+	order := []string{"triage", "queue", "show", "explain", "logs",
+		"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo"}
 	if i := slices.Index(order, c.Name()); i >= 0 {
 		return i
 	}

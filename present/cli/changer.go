@@ -1,0 +1,53 @@
+package cli
+
+import (
+	"context"
+
+	"holdfast/plan"
+	"holdfast/record"
+)
+
+// Changer is what the verbs that change mail need of the host. It is apart
+// from Operator: what looks is never given the means to change anything.
+type Changer interface {
+	// Prepare selects, looks and seals a plan. It changes nothing. Where
+	// nothing is to be done the plan has no targets and says what was left
+	// alone and why.
+	Prepare(ctx context.Context, r Request) (*plan.Plan, []plan.Target, error)
+	// Run carries a plan out, once. A cancelled context ends it after the
+	// batch in hand, which is no error: the report says how much is left.
+	Run(ctx context.Context, p *plan.Plan, targets []plan.Target, tell func(Step)) (Report, error)
+	// Close ends what reaching the host has started.
+	Close() error
+}
+
+// Request is what a plan is asked for with.
+type Request struct {
+	Verb     plan.Verb // "" where Undoes says what is to be taken back
+	Selector plan.Selector
+	Options  plan.Options
+	Reason   string
+	Ticket   string
+	// Undoes is the plan whose outcome is taken back, as it was typed.
+	Undoes string
+}
+
+// Step is told of progress.
+type Step struct {
+	// Targets are how many there are, Settled how many have an outcome.
+	Targets, Settled int
+	// Waiting is set while nothing is done until something is seen; hostile.
+	Waiting string
+}
+
+// Report is what became of a plan.
+type Report struct {
+	Outcomes []record.Outcome
+	// Left is how many targets were not begun, Why the reason, which may be
+	// hostile.
+	Left int
+	Why  []string
+	// CheckpointErr is why the audit log could not be signed; nothing is lost
+	// by it.
+	CheckpointErr error
+}
