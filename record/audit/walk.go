@@ -95,7 +95,7 @@ func (w *walk) next() bool {
 			return false
 		}
 		w.line++
-		e, why := w.check(text, whole)
+		e, why, sound := w.check(text, whole)
 		switch {
 		case why == "" && first == nil && e.Kind == record.Torn:
 			why = "it accounts for a torn line, and there is none before it"
@@ -106,18 +106,19 @@ func (w *walk) next() bool {
 			w.torn++
 			w.accept(e, start, text)
 			return true
-		case why == "":
-			w.bad = first // a good line follows, and no crash does that
-			return false
 		}
 		if first == nil {
 			first = &BadEntry{Seq: w.last.Seq + 1, Line: w.line, Offset: start, Why: why}
+		}
+		if sound { // a whole line in the wrong place, or behind a bad one: no crash does that
+			w.bad = first
+			return false
 		}
 		region = append(region, text...)
 		if whole {
 			region = append(region, '\n')
 		}
-		if len(region) > record.MaxLine {
+		if len(region) > 2*record.MaxLine {
 			w.bad = first
 			return false
 		}
@@ -132,28 +133,35 @@ func (w *walk) accept(e record.Entry, start int64, text []byte) {
 	w.begun = w.begun || e.Kind == record.Begin
 }
 
-// check says what is wrong with a line, "" where nothing is.
-func (w *walk) check(text []byte, whole bool) (record.Entry, string) {
+// check says what is wrong with a line, "" where nothing is. It is sound where
+// it is a line as somebody once wrote it, in its place or not.
+func (w *walk) check(text []byte, whole bool) (e record.Entry, why string, sound bool) {
 	e, err := w.parse(text)
+	if err != nil {
+		return e, err.Error(), false
+	}
+	return e, w.misfit(e, whole), whole
+}
+
+// misfit says why an entry cannot follow the one before it.
+func (w *walk) misfit(e record.Entry, whole bool) string {
 	prev := record.NoHash
 	if w.last.Seq > 0 {
 		prev = w.last.Hash
 	}
 	switch {
-	case err != nil:
-		return e, err.Error()
 	case !whole:
-		return e, "the line has no end"
+		return "the line has no end"
 	case e.Prev != prev:
-		return e, "it does not follow the entry before it: something was taken out, put in, or moved"
+		return "it does not follow the entry before it: something was taken out, put in, or moved"
 	case e.Seq != w.last.Seq+1:
-		return e, fmt.Sprintf("it has the number %d", e.Seq)
+		return fmt.Sprintf("it has the number %d", e.Seq)
 	case e.Ref >= e.Seq:
-		return e, fmt.Sprintf("it refers to entry %d, which is not before it", e.Ref)
+		return fmt.Sprintf("it refers to entry %d, which is not before it", e.Ref)
 	case w.begun == (e.Kind == record.Begin) && e.Kind != record.Torn:
-		return e, fmt.Sprintf("it is of kind %q: a log has one beginning", e.Kind)
+		return fmt.Sprintf("it is of kind %q: a log has one beginning", e.Kind)
 	}
-	return e, ""
+	return ""
 }
 
 // readLine returns the next line without its end, and whether it has one. No
