@@ -88,7 +88,7 @@ func Storable(detail []byte) bool {
 // AppendLine appends the line of an entry, with its line end, and sets the
 // entry's Hash. Seq, At, Kind, Ref, Prev, Files and Detail must be set.
 func AppendLine(dst []byte, e *Entry) ([]byte, error) {
-	if !Storable(e.Detail) || e.Seq == 0 || len(e.Prev) != hashLength || !wordOf(string(e.Kind)) {
+	if !Storable(e.Detail) || e.Seq == 0 || len(e.Prev) != hashLength || !hexOnly(e.Prev) || !wordOf(string(e.Kind)) {
 		return dst, fmt.Errorf("write an entry of kind %q: %w", e.Kind, ErrEntry)
 	}
 	start := len(dst)
