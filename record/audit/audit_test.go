@@ -22,20 +22,20 @@ import (
 )
 
 // roleVar makes the test binary the writer whose calls strace lets fail.
-const roleVar = "AUDIT_TEST_DIR"
+const roleVar = "AUDIT_TEST_WRITER"
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv(roleVar); dir != "" {
-		os.Exit(writeTwice(dir))
+	if os.Getenv(roleVar) != "" {
+		os.Exit(writeTwice())
 	}
 	os.Exit(m.Run())
 }
 
-// writeTwice appends to a log that exists, twice, on one thread, and ends with
+// writeTwice appends to the log in its working directory, twice, on one thread, and ends with
 // 0 where both went well, 10 where the first failed and the second was refused.
-func writeTwice(dir string) int {
+func writeTwice() int {
 	runtime.LockOSThread()
-	l, err := Open(dir)
+	l, err := Open(".")
 	if err != nil {
 		return 3
 	}
@@ -476,7 +476,7 @@ func TestFailedWriteIsTheLast(t *testing.T) {
 			trace := filepath.Join(t.TempDir(), "trace")
 			cmd := exec.CommandContext(t.Context(), "strace", "-f", "-qq", "-o", trace, "-P", filepath.Join(dir, LogName),
 				"-e", "trace="+c.call, "-e", "inject="+c.call+":error="+c.error+":when=1", os.Args[0])
-			cmd.Env = append(os.Environ(), roleVar+"="+dir)
+			cmd.Env, cmd.Dir = append(os.Environ(), roleVar+"=yes"), dir
 			said, err := cmd.CombinedOutput()
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 10 {

@@ -80,14 +80,16 @@ func Verify(r io.Reader, checkpoints []byte, verifierKey string) (Report, error)
 	for w.next() {
 		v.entry(w)
 		if v.report.Bad != nil {
-			return v.report, nil
+			break
 		}
 	}
 	v.report.Torn = w.torn
 	if w.err != nil {
 		return Report{}, fmt.Errorf("verify the audit log: %w", w.err)
 	}
-	v.report.Bad = w.bad
+	if v.report.Bad == nil {
+		v.report.Bad = w.bad
+	}
 	v.end(w.offset)
 	return v.report, nil
 }
@@ -111,6 +113,20 @@ func (v *verification) take(key string) error {
 	return nil
 }
 
+// takeFrom takes the key that the first entry names.
+func (v *verification) takeFrom(w *walk) *BadEntry {
+	var body record.BeginBody
+	err := json.Unmarshal(w.entry.Detail, &body)
+	if err == nil {
+		err = v.take(body.Key)
+	}
+	if err != nil {
+		return &BadEntry{Seq: w.entry.Seq, Line: w.line, Offset: w.entry.Offset, Why: err.Error()}
+	}
+	v.report.Key = body.Key
+	return nil
+}
+
 // entry takes one good entry into account.
 func (v *verification) entry(w *walk) {
 	e := &w.entry
@@ -119,16 +135,9 @@ func (v *verification) entry(w *walk) {
 		v.report.First = e.At
 	}
 	if e.Kind == record.Begin && v.report.FromLog {
-		var body record.BeginBody
-		err := json.Unmarshal(e.Detail, &body)
-		if err == nil {
-			err = v.take(body.Key)
-		}
-		if err != nil {
-			v.report.Bad = &BadEntry{Seq: e.Seq, Line: w.line, Offset: e.Offset, Why: err.Error()}
+		if v.report.Bad = v.takeFrom(w); v.report.Bad != nil {
 			return
 		}
-		v.report.Key = body.Key
 	}
 	v.tree.add(w.text)
 	for _, c := range v.known.good {

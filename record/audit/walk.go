@@ -40,7 +40,8 @@ func (b *BadEntry) Is(target error) bool {
 	return target == ErrDamaged && !b.Cut || target == ErrCut && b.Cut
 }
 
-// ErrCut: the last line of a log is not whole. All that was read before is.
+// ErrCut says that the end of a log is not whole, as where a crash cut it or
+// another process is writing. All that was read before is.
 var ErrCut = errors.New("the end of the audit log is not whole")
 
 // walk goes over the lines of a log, entry by entry, and stops at the first
