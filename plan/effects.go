@@ -299,9 +299,9 @@ func sampleOf(targets []Target) []Target {
 
 func (d *Draft) risks() []Risk {
 	var out []Risk
-	add := func(kind string, n int, format string, next ...string) {
+	add := func(kind string, n int, format string) {
 		if n > 0 {
-			out = append(out, Risk{Kind: kind, Count: n, Text: fmt.Sprintf(format, n), Next: next})
+			out = append(out, Risk{Kind: kind, Count: n, Text: fmt.Sprintf(format, n)})
 		}
 	}
 	n := len(d.targets)

@@ -194,8 +194,10 @@ func TestKeptPlanComesBack(t *testing.T) {
 	d := plan.NewDraft(plan.Hold, plan.Options{}, circumstances(), nil)
 	d.Take(queued("B1", postfix.Deferred))
 	d.Take(queued("B2", postfix.Deferred, func(m *postfix.Message) { m.Sender = "k\xff@shop.example" }))
-	p := &plan.Plan{Verb: plan.Hold, Instance: "mx", Made: draftNow, Expires: draftNow.Add(time.Hour), Effects: d.Effects(),
-		Selector: plan.Selector{All: true}, Options: plan.Options{Review: plan.Duration(24 * time.Hour)}}
+	p := &plan.Plan{
+		Verb: plan.Hold, Instance: "mx", Made: draftNow, Expires: draftNow.Add(time.Hour), Effects: d.Effects(),
+		Selector: plan.Selector{All: true}, Options: plan.Options{Review: plan.Duration(24 * time.Hour)},
+	}
 	if err := p.Seal(d.Targets()); err != nil {
 		t.Fatal(err)
 	}

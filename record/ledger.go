@@ -1,7 +1,9 @@
 package record
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -215,9 +217,7 @@ func (l *Ledger) addPlan(e *Entry, b *PlanBody) {
 }
 
 func (l *Ledger) addIntent(e *Entry, b *IntentBody) {
-	head := *e
-	head.Detail = e.Detail
-	l.Open[e.Seq] = &Intent{Entry: head, Body: *b}
+	l.Open[e.Seq] = &Intent{Entry: *e, Body: *b}
 }
 
 func (l *Ledger) addKept(e *Entry, b *KeptBody) {
@@ -287,7 +287,7 @@ func (l *Ledger) addOutcomes(e *Entry, b *OutcomeBody) {
 // settle takes one outcome into account: whether the message is on hold by our
 // doing, and what that means for its copy.
 func (l *Ledger) settle(e *Entry, intent *Intent, t *plan.Target, o *Outcome) {
-	key := HoldKey{t.Instance, File{o.ID, t.Inode}}
+	key := HoldKey{t.Instance, File{o.ID, cmp.Or(o.Inode, t.Inode)}}
 	if o.Successor != "" {
 		// What came back from the vault, or was queued anew, is another file.
 		key.File = File{o.Successor, o.Inode}
@@ -354,7 +354,7 @@ func (l *Ledger) Intents() []*Intent {
 	for _, intent := range l.Open {
 		open = append(open, intent)
 	}
-	slices.SortFunc(open, func(a, b *Intent) int { return int(int64(a.Entry.Seq) - int64(b.Entry.Seq)) })
+	slices.SortFunc(open, func(a, b *Intent) int { return cmp.Compare(a.Entry.Seq, b.Entry.Seq) })
 	return open
 }
 
@@ -368,12 +368,12 @@ func (l *Ledger) Resolve(ref string) (*Run, error) {
 			continue
 		}
 		if found != nil {
-			return nil, &postfix.Error{Kind: postfix.Usage, Op: "find plan", Object: ref, Err: fmt.Errorf("more than one plan begins so"), Hint: "give more digits of its ID; holdfast plan list names them"}
+			return nil, &postfix.Error{Kind: postfix.Usage, Op: "find plan", Object: ref, Err: errors.New("more than one plan begins so"), Hint: "give more digits of its ID; holdfast plan list names them"}
 		}
 		found = r
 	}
 	if found == nil {
-		return nil, &postfix.Error{Kind: postfix.Failed, Op: "find plan", Object: ref, Err: fmt.Errorf("no plan has this ID"), Hint: "holdfast plan list names the plans"}
+		return nil, &postfix.Error{Kind: postfix.Failed, Op: "find plan", Object: ref, Err: errors.New("no plan has this ID"), Hint: "holdfast plan list names the plans"}
 	}
 	return found, nil
 }
