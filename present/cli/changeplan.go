@@ -44,6 +44,9 @@ func (s *planSheet) head() {
 	if s.p.Count > 0 {
 		what = present.Say("%s, %s, %s", what, present.Size(e.Bytes), present.Plural(e.Recipients, "recipient still to do", "recipients still to do"))
 	}
+	if s.p.Count == 0 {
+		what = present.Say("nothing to %s", text(string(s.p.Verb)))
+	}
 	s.labelled(present.Say("PLAN"), what.In(present.Strong), 0)
 	why := text(s.p.Reason)
 	if s.p.Ticket != "" {

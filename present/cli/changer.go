@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"io"
 
 	"holdfast/plan"
 	"holdfast/record"
@@ -50,4 +51,35 @@ type Report struct {
 	// CheckpointErr is why the audit log could not be signed; nothing is lost
 	// by it.
 	CheckpointErr error
+}
+
+// Keeper is what the verbs need that go on with plans of earlier commands.
+type Keeper interface {
+	Changer
+	// Plan reads a sealed plan and its targets, and checks both against the
+	// digests that name them.
+	Plan(ctx context.Context, ref string) (*plan.Plan, []plan.Target, error)
+	// Approve records that whoever runs this agrees to a plan.
+	Approve(ctx context.Context, p *plan.Plan) error
+	// Recover settles by looking what an earlier command left open.
+	Recover(ctx context.Context) (Recovery, error)
+}
+
+// Recovery is what settling found.
+type Recovery struct {
+	// Settled are the intents that have an outcome now, by their entries.
+	Settled  []uint64
+	Outcomes []record.Outcome
+	// Ended are the plans whose end was recorded.
+	Ended []string
+}
+
+// Recorder reads what Holdfast has recorded, without the means to change it.
+type Recorder interface {
+	// Audit opens an audit log: that of this host for "", a file otherwise.
+	// What lies beside it as checkpoints comes along, nil where there are none.
+	Audit(ctx context.Context, path string) (log io.ReadCloser, checkpoints []byte, err error)
+	// Plan reads a sealed plan, as in Keeper.
+	Plan(ctx context.Context, ref string) (*plan.Plan, []plan.Target, error)
+	Close() error
 }

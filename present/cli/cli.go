@@ -86,6 +86,10 @@ type Env struct {
 	// Change reaches the host to change something. Where it is nil the verbs
 	// that do are not there.
 	Change func(context.Context, Settings) (Changer, error)
+	// Keep reaches the host to go on with plans of earlier commands, Record to
+	// read what was recorded; nil as above.
+	Keep   func(context.Context, Settings) (Keeper, error)
+	Record func(context.Context, Settings) (Recorder, error)
 	// Asks is set where stdin is a terminal: then questions are answered there.
 	Asks bool
 	// Summarize sums up log files, "-" being stdin. Started as root it opens
@@ -211,6 +215,7 @@ func (p *program) root() *cobra.Command {
 	if p.env.Change != nil {
 		p.addChanges(root)
 	}
+	p.addProofs(root)
 	root.AddGroup(&cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
 	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.versionCommand(), whereTopic())
@@ -224,6 +229,20 @@ func (p *program) root() *cobra.Command {
 	return root
 }
 
+// addProofs adds the verbs that show and settle what was recorded.
+func (p *program) addProofs(root *cobra.Command) {
+	if p.env.Record == nil && p.env.Keep == nil {
+		return
+	}
+	root.AddGroup(&cobra.Group{ID: groupProve, Title: "Prove"})
+	if p.env.Record != nil {
+		root.AddCommand(p.planCommand(), p.auditCommand())
+	}
+	if p.env.Keep != nil {
+		root.AddCommand(p.recoverCommand())
+	}
+}
+
 // promise says what the program does to mail.
 func (p *program) promise() string {
 	if p.env.Change == nil {
@@ -235,9 +254,10 @@ func (p *program) promise() string {
 // The groups of verbs in the help text. Those that control come with
 // the verbs that do.
 const (
-	groupLook = "look"
-	groupAct  = "act"
-	groupKeep = "keep"
+	groupLook  = "look"
+	groupAct   = "act"
+	groupProve = "prove"
+	groupKeep  = "keep"
 )
 
 func (p *program) globalFlags() *pflag.FlagSet {

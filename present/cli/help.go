@@ -118,7 +118,9 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 		groups = []*cobra.Group{{Title: "Commands"}}
 	}
 	commands := slices.Clone(cmd.Commands())
-	slices.SortStableFunc(commands, func(a, b *cobra.Command) int { return cmp.Compare(rank(a), rank(b)) })
+	if !cmd.HasParent() {
+		slices.SortStableFunc(commands, func(a, b *cobra.Command) int { return cmp.Compare(rank(a), rank(b)) })
+	}
 	for _, g := range groups {
 		title(g.Title)
 		for _, c := range commands {
@@ -133,7 +135,8 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 // name.
 func rank(c *cobra.Command) int {
 	order := []string{"triage", "queue", "show", "explain", "logs",
-		"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo"}
+		"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo",
+		"plan", "audit", "recover"}
 	if i := slices.Index(order, c.Name()); i >= 0 {
 		return i
 	}
