@@ -68,8 +68,10 @@ func newWorld(t *testing.T, long bool) *world {
 func (w *world) message(q postfix.Queue, name, domain string) plan.Target {
 	w.Helper()
 	at := time.Now().Add(-time.Hour).Truncate(time.Microsecond)
-	id, err := w.spool.Write(&forge.Message{Queue: q, Sender: name + "@sender.example", Arrival: at, NextTry: at,
-		Content: []byte("Subject: " + name + "\n\nbody of " + name + "\n"), Recipients: []forge.Recipient{{Address: "r@" + domain}}})
+	id, err := w.spool.Write(&forge.Message{
+		Queue: q, Sender: name + "@sender.example", Arrival: at, NextTry: at,
+		Content: []byte("Subject: " + name + "\n\nbody of " + name + "\n"), Recipients: []forge.Recipient{{Address: "r@" + domain}},
+	})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -126,8 +128,10 @@ func (w *world) job(h Hand, v plan.Verb, o plan.Options, targets ...plan.Target)
 	w.plans++
 	return Job{
 		Hand: h, Reader: w.reader, Instance: w.in, Targets: targets, Patience: 2 * time.Second,
-		Plan: &plan.Plan{Schema: plan.PlanSchema, Verb: v, Instance: w.in.Name, Count: len(targets), Options: o,
-			Reason: fmt.Sprint("test ", w.plans)},
+		Plan: &plan.Plan{
+			Schema: plan.PlanSchema, Verb: v, Instance: w.in.Name, Count: len(targets), Options: o,
+			Reason: fmt.Sprint("test ", w.plans),
+		},
 		Past: func(context.Context) (*record.Ledger, error) { return record.Fold(w.seq()) },
 		Qmgr: func(context.Context) (*record.Process, error) { return w.qmgr, nil },
 	}
@@ -230,7 +234,8 @@ func (h *testHand) intent(seq uint64) (record.IntentBody, map[postfix.QueueID]ui
 	for _, f := range e.Files {
 		named[f.ID] = f.Inode
 	}
-	return body, named, json.Unmarshal(e.Detail, &body)
+	err := json.Unmarshal(e.Detail, &body)
+	return body, named, err
 }
 
 // allowed is the hand's own list: which operations an intent of a verb allows.
@@ -438,6 +443,18 @@ func (w *world) settleAndCount(messages []plan.Target, what string) {
 			if _, err := os.Stat(filepath.Join(w.vault, item)); err != nil {
 				w.Errorf("%s: %s: %v", what, m.Sender, err)
 			}
+		}
+	}
+	for _, e := range w.entries {
+		var note record.NoteBody
+		if e.Kind != record.Noted {
+			continue
+		}
+		if err := json.Unmarshal(e.Detail, &note); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := os.Lstat(filepath.Join(w.spool.Dir, note.Temporary)); err == nil {
+			w.Errorf("%s: %s is left", what, note.Temporary)
 		}
 	}
 	for key := range l.Holds {

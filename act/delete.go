@@ -2,7 +2,6 @@ package act
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"holdfast/act/hand"
@@ -91,8 +90,7 @@ func (b *batch) waitUnlocked(ctx context.Context) error {
 			}
 			return nil
 		}
-		b.e.Tell(Step{Plan: b.e.Plan, Batch: b.e.batch, Targets: len(b.e.Targets), Settled: len(b.e.Targets) - b.e.report.Left,
-			Waiting: fmt.Sprintf("a delivery of %s to end", busy[0].ID)})
+		b.e.wait("a delivery of %s to end", busy[0].ID)
 		pause(ctx, glance)
 	}
 }

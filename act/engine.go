@@ -3,6 +3,7 @@ package act
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"holdfast/observe/spool"
@@ -48,7 +49,10 @@ func newEngine(ctx context.Context, job Job) (*engine, error) {
 	e := &engine{Job: job, id: job.Plan.ID()}
 	e.complete()
 	e.report = Report{Plan: e.id, Counts: make(map[record.State]int), Left: len(job.Targets)}
-	return e, e.begin(ctx)
+	if err := e.begin(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 type drive func(*engine, context.Context) error
@@ -293,6 +297,14 @@ func (b *batch) finish(ctx context.Context, m middle, number int) error {
 	}
 	_, err := b.e.Hand.Append(ctx, record.Settled, b.intent.Seq, nil, body)
 	return err
+}
+
+// wait tells what is waited for.
+func (e *engine) wait(format string, args ...any) {
+	e.Tell(Step{
+		Plan: e.Plan, Batch: e.batch, Targets: len(e.Targets), Settled: len(e.Targets) - e.report.Left,
+		Waiting: fmt.Sprintf(format, args...),
+	})
 }
 
 // count adds a batch to the report. What was let go to make amends is no target

@@ -43,7 +43,8 @@ func recoverOpen(ctx context.Context, job Job) (Recovery, error) {
 			counts[o.State]++
 		}
 	}
-	return out, job.endAll(context.WithoutCancel(ctx), past, ended, &out)
+	err = job.endAll(context.WithoutCancel(ctx), past, ended, &out)
+	return out, err
 }
 
 // endAll records the end of the plans that were cut off, with what all their

@@ -244,15 +244,18 @@ func (e *engine) verdicts(ctx context.Context, b *batch, tasks []*task) (map[pos
 			out[k.ID] = verdictOf(k, done[k.ID])
 			return out[k.ID] != pending
 		})
-		if len(open) == 0 || ctx.Err() != nil || time.Now().After(until) {
+		if len(open) == 0 || interrupted(ctx) || time.Now().After(until) {
 			break
 		}
-		e.Tell(Step{Plan: e.Plan, Batch: e.batch, Targets: len(e.Targets), Settled: len(e.Targets) - e.report.Left,
-			Waiting: fmt.Sprintf("the result of %d that were let go", len(open))})
+		e.wait("the result of %d that were let go", len(open))
 		pause(ctx, glance)
 	}
 	return out, nil
 }
+
+// interrupted says whether the operator wants an end. That is no error: what
+// was seen until then counts.
+func interrupted(ctx context.Context) bool { return ctx.Err() != nil }
 
 func verdictOf(k *task, done int) verdict {
 	switch {

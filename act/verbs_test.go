@@ -2,6 +2,7 @@ package act
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast/act/hand"
 	"holdfast/lab/forge"
@@ -42,8 +45,10 @@ func TestHoldTellsWhatItFinds(t *testing.T) {
 		"deferred": {queue: postfix.Deferred, state: record.Done, held: true, now: "hold"},
 		"incoming": {queue: postfix.Incoming, state: record.Done, held: true, now: "hold"},
 		"active":   {queue: postfix.Active, state: record.Refused, now: "active"},
-		"active, allowed": {queue: postfix.Active, options: plan.Options{Active: true},
-			state: record.Done, held: true, active: true, now: "hold"},
+		"active, allowed": {
+			queue: postfix.Active, options: plan.Options{Active: true},
+			state: record.Done, held: true, active: true, now: "hold",
+		},
 		"on hold by another": {queue: postfix.Hold, state: record.Already, now: "hold"},
 		"corrupt":            {queue: postfix.Corrupt, state: record.Refused, now: "corrupt"},
 		"left": {queue: postfix.Deferred, state: record.Gone, disturb: func(w *world, k *plan.Target) {
@@ -105,8 +110,10 @@ func TestReusedIDIsLetGo(t *testing.T) {
 				}
 				w.before = func(hand.Op) {}
 				w.remove("deferred", k.ID)
-				_, err := w.spool.Write(&forge.Message{ID: k.ID, Sender: "m2@sender.example", Arrival: time.Now(), Size: 900,
-					Recipients: []forge.Recipient{{Address: "r@two.example"}}})
+				_, err := w.spool.Write(&forge.Message{
+					ID: k.ID, Sender: "m2@sender.example", Arrival: time.Now(), Size: 900,
+					Recipients: []forge.Recipient{{Address: "r@two.example"}},
+				})
 				if err != nil {
 					t.Error(err)
 				}
@@ -142,8 +149,10 @@ func TestReleaseSparesWhatQmgrHasInMemory(t *testing.T) {
 		"none":                      {state: record.Done},
 		"foreign":                   {foreign: true, state: record.Refused},
 		"foreign, allowed, fresh":   {foreign: true, options: plan.Options{Foreign: true}, qmgr: &record.Process{PID: 7, Started: started}, state: record.Refused},
-		"foreign, allowed, new qmgr": {foreign: true, options: plan.Options{Foreign: true},
-			qmgr: &record.Process{PID: 9, Started: time.Now().Add(time.Hour)}, state: record.Done},
+		"foreign, allowed, new qmgr": {
+			foreign: true, options: plan.Options{Foreign: true},
+			qmgr: &record.Process{PID: 9, Started: time.Now().Add(time.Hour)}, state: record.Done,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, true)
@@ -350,7 +359,7 @@ func TestDeleteAndRestore(t *testing.T) {
 		t.Fatalf("restore: %+v", o)
 	}
 	after, err := os.ReadFile(w.spool.Path("hold", o.Successor))
-	if err != nil || string(after) != string(before) {
+	if err != nil || !bytes.Equal(after, before) {
 		t.Errorf("it came back changed: %v", err)
 	}
 	back := w.target(o.Successor, "one.example")
@@ -366,8 +375,10 @@ func TestDeleteAndRestore(t *testing.T) {
 // and goes back to the queue manager, which finishes it.
 func TestDeleteLeavesDeliveredMail(t *testing.T) {
 	w := newWorld(t, false)
-	id, err := w.spool.Write(&forge.Message{Sender: "m1@sender.example", Arrival: time.Now(), Size: 500,
-		Recipients: []forge.Recipient{{Address: "r@one.example", Done: true}}})
+	id, err := w.spool.Write(&forge.Message{
+		Sender: "m1@sender.example", Arrival: time.Now(), Size: 500,
+		Recipients: []forge.Recipient{{Address: "r@one.example", Done: true}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,5 +388,86 @@ func TestDeleteLeavesDeliveredMail(t *testing.T) {
 	}
 	if l := w.ledger(); len(l.Holds) != 0 || len(l.Items) != 0 {
 		t.Errorf("ledger: holds %v, items %v", l.Holds, l.Items)
+	}
+}
+
+// TestRestoreSparesWhatIsQueued: a second copy would be a duplicate.
+func TestRestoreSparesWhatIsQueued(t *testing.T) {
+	w := newWorld(t, false)
+	k := w.message(postfix.Deferred, "m1", "one.example")
+	data, err := os.ReadFile(w.spool.Path("deferred", k.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Item = "pack.0"
+	if err := os.WriteFile(filepath.Join(w.vault, k.Item), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := one(t, w.do(plan.Restore, plan.Options{}, k)); o.State != record.Refused {
+		t.Errorf("outcome %+v", o)
+	}
+	if places := w.copies()[k.Sender]; len(places) != 1 {
+		t.Errorf("it is in %v", places)
+	}
+}
+
+// TestDeleteWaitsForDelivery: an agent that has the file open may yet deliver
+// it, and so it is neither copied nor removed.
+func TestDeleteWaitsForDelivery(t *testing.T) {
+	w := newWorld(t, false)
+	k := w.message(postfix.Incoming, "m1", "one.example")
+	f, err := os.Open(w.spool.Path("incoming", k.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	job := w.job(w.hand(), plan.Delete, plan.Options{}, k)
+	job.Patience = time.Millisecond
+	r, err := Execute(context.Background(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := one(t, r); o.State != record.Failed || !o.Held || w.queueOf(k.ID) != "hold" || len(w.ledger().Items) > 0 {
+		t.Errorf("outcome %+v, in %q", o, w.queueOf(k.ID))
+	}
+	w.settleAndCount([]plan.Target{k}, "delete")
+	// When the agent is done, the same is tried again.
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.Queue = postfix.Hold
+	if o := one(t, w.do(plan.Delete, plan.Options{}, k)); o.State != record.Done {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+// TestRecoveryClaimsNoHoldOfOthers: what lay on hold before the intent is not
+// ours, whatever the intent was.
+func TestRecoveryClaimsNoHoldOfOthers(t *testing.T) {
+	w := newWorld(t, false)
+	theirs := w.message(postfix.Hold, "m1", "one.example")
+	ours := w.message(postfix.Deferred, "m2", "one.example")
+	time.Sleep(2 * clockSlack) // the hold of another is older than any entry
+	h := w.hand()
+	h.at, h.how = 5, afterCall // Begin, Reserve, start, Reserve, intent
+	if _, err := Execute(context.Background(), w.job(h, plan.Hold, plan.Options{}, theirs, ours)); !errors.Is(err, errBroken) {
+		t.Fatal(err)
+	}
+	if n := len(w.ledger().Open); n != 1 {
+		t.Fatalf("%d intents are open, want 1", n)
+	}
+	if ok, err := w.hand().apply(hand.HoldWaiting, ours.ID); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	got, err := Recover(context.Background(), w.job(w.hand(), plan.Hold, plan.Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Outcomes) != 2 || got.Outcomes[0].State != record.Already || got.Outcomes[0].Held ||
+		got.Outcomes[1].State != record.Done || !got.Outcomes[1].Held || len(got.Ended) != 1 {
+		t.Errorf("recovery %+v", got)
 	}
 }
