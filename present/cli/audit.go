@@ -235,17 +235,23 @@ func (p *program) entries(kept []told, hidden int) error {
 		p.screen.Note(present.Say("%s before these; --limit 0 shows them all", present.Plural(hidden, "entry", "entries")))
 	}
 	t := &present.Table{Columns: []present.Column{
-		{Title: present.Say("NUMBER"), Right: true}, {Title: present.Say("TIME")}, {Title: present.Say("KIND")},
-		{Title: present.Say("PLAN"), Spare: 1}, {Title: present.Say("WHAT"), Least: 24},
+		{Title: present.Say("NUMBER"), Right: true},
+		{Title: present.Say("TIME")},
+		{Title: present.Say("KIND")},
+		{Title: present.Say("PLAN"), Spare: 1},
+		{Title: present.Say("WHAT"), Least: 24},
 	}}
 	at := p.env.Now()
 	for i := range kept {
 		e := &kept[i].entry
-		t.Row(present.Count(int(e.Seq)), present.Clock(e.At, at), text(string(e.Kind)), text(plan.Short(kept[i].plan)), kept[i].what)
+		t.Row(numbered(e.Seq), present.Clock(e.At, at), text(string(e.Kind)), text(plan.Short(kept[i].plan)), kept[i].what)
 	}
 	p.screen.Table(t)
 	return nil
 }
+
+// numbered is the number of an entry. It stands without commas, as it is typed.
+func numbered(n uint64) present.Words { return text(strconv.FormatUint(n, 10)) }
 
 // told is an entry in words.
 type told struct {
@@ -341,9 +347,9 @@ func (p *program) showEntry(e *record.Entry) error {
 	}
 	s := &page{screen: p.screen}
 	t := tell(e)
-	s.labelled(present.Say("ENTRY"), present.Say("%s, %s, %s", present.Count(int(e.Seq)), text(string(e.Kind)), present.When(e.At, p.env.Now())).In(present.Strong), 0)
+	s.labelled(present.Say("ENTRY"), present.Say("%s, %s, %s", numbered(e.Seq), text(string(e.Kind)), present.When(e.At, p.env.Now())).In(present.Strong), 0)
 	if e.Ref > 0 {
-		s.labelled(present.Say("OF"), present.Say("entry %s", present.Count(int(e.Ref))), 0)
+		s.labelled(present.Say("OF"), present.Say("entry %s", numbered(e.Ref)), 0)
 	}
 	s.labelled(present.Say("PLAN"), text(t.plan), 0)
 	s.labelled(present.Say("HASH"), text(e.Hash), 0)
@@ -380,7 +386,7 @@ func (p *program) auditVerify(ctx context.Context, o *auditOptions) error {
 
 func (p *program) showVerification(r *audit.Report) {
 	s, at := &page{screen: p.screen}, p.env.Now()
-	s.labelled(present.Say("LOG"), present.Say("%s good", present.Plural(int(r.Entries), "entry is", "entries are")), 0)
+	s.labelled(present.Say("LOG"), present.Say("good entries: %s", numbered(r.Entries)), 0)
 	if r.Entries > 0 {
 		s.labelled(present.Say("TIME"), present.Say("from %s to %s", present.When(r.First, at), present.When(r.Last, at)), 0)
 	}
@@ -389,7 +395,7 @@ func (p *program) showVerification(r *audit.Report) {
 	}
 	signed := present.Say("no checkpoint: an end that was cut off cannot be told from one that was never written")
 	if r.Checkpoints > 0 {
-		signed = present.Say("%s, up to entry %s", present.Plural(r.Checkpoints, "checkpoint fits", "checkpoints fit"), present.Count(int(r.Covered)))
+		signed = present.Say("%s, up to entry %s", present.Plural(r.Checkpoints, "checkpoint fits", "checkpoints fit"), numbered(r.Covered))
 	}
 	s.labelled(present.Say("SIGNED"), signed, 0)
 	if r.FromLog && r.Checkpoints > 0 {
@@ -402,7 +408,7 @@ func (p *program) showVerification(r *audit.Report) {
 		s.labelled(present.Say(""), present.Say("%s not whole", present.Plural(r.CutCheckpoints, "checkpoint is", "checkpoints are")).In(present.Warn), 0)
 	}
 	if r.Bad != nil {
-		s.labelled(present.Say("BAD"), present.Say("entry %s: %s", present.Count(int(r.Bad.Seq)), text(r.Bad.Why)).In(present.Bad), 0)
+		s.labelled(present.Say("BAD"), present.Say("entry %s: %s", numbered(r.Bad.Seq), text(r.Bad.Why)).In(present.Bad), 0)
 	}
 	s.labelled(present.Say("HEAD"), text(r.Head), 0)
 	s.write()

@@ -183,6 +183,8 @@ func (o *changeOptions) check(v changeVerb, args []string) error {
 	case !v.selects && len(args) != 1:
 		return usageError(present.Shell("holdfast", v.name, "--help").String()+" has an example",
 			"%s takes exactly one argument and got %d", v.name, len(args))
+	case v.verb == plan.Try && len(o.sel.IDs) != 1:
+		return usageError("give one ID; release lets more than one message go, at a pace", "try takes exactly one message and got %d", len(o.sel.IDs))
 	}
 	if !v.selects {
 		return nil

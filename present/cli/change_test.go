@@ -206,13 +206,31 @@ func TestWhatRunsAPlan(t *testing.T) {
 // host is reached.
 func TestNothingIsPreparedOfAMistake(t *testing.T) {
 	for _, args := range [][]string{
-		{"hold"}, {"delete", "--reason", "x", "--yes"}, {"hold", "--all", "--per-run", "3"}, {"release", "--all", "--per-run=-1"},
-		{"hold", "--all", "--review=-1h"}, {"hold", "--all", "--expect=-2"}, {"hold", "not/an/id"}, {"hold", "--where", "size >"},
-		{"undo"}, {"undo", "a", "b"}, {"try"}, {"try", "not/an/id"}, {"hold", "--all", "--effects"}, {"restore", "--all", "--anyway"},
+		{"hold"},
+		{"delete", "--reason", "x", "--yes"},
+		{"hold", "--all", "--per-run", "3"},
+		{"release", "--all", "--per-run=-1"},
+		{"hold", "--all", "--review=-1h"},
+		{"hold", "--all", "--expect=-2"},
+		{"hold", "not/an/id"},
+		{"hold", "--where", "size >"},
+		{"undo"},
+		{"undo", "a", "b"},
+		{"try"},
+		{"try", "not/an/id"},
+		{"hold", "--all", "--effects"},
+		{"restore", "--all", "--anyway"},
 	} {
 		b := &bench{plan: sealed(plan.Hold, 1)}
 		if r := answer(t.Context(), t, b, 80, "", args...); r.code != exitUsage || b.closed > 0 {
 			t.Errorf("%q: exit %d, opened %d times: %s", args, r.code, b.closed, r.stderr)
+		}
+	}
+	// Not even from stdin does try take more than one message, or none.
+	for _, ids := range []string{"\n", "ABCDEF1\nABCDEF2\n"} {
+		b := &bench{plan: sealed(plan.Try, 1)}
+		if r := answer(t.Context(), t, b, 80, ids, "try", "-", "--yes", "--reason=x"); r.code != exitUsage || b.closed > 0 {
+			t.Errorf("try of %q: exit %d: %s", ids, r.code, r.stderr)
 		}
 	}
 	// A list on stdin that is empty selects nothing and is no mistake.

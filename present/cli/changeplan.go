@@ -83,8 +83,13 @@ func (s *planSheet) reach() {
 		return
 	}
 	t := &present.Table{Columns: []present.Column{
-		{Width: pageIndent - 2}, {Title: present.Say("ID")}, {Title: present.Say("QUEUE")}, {Title: present.Say("AGE"), Right: true},
-		{Title: present.Say("SIZE"), Right: true, Spare: 1}, {Title: present.Say("SENDER"), Least: 16}, {Title: present.Say("NEXT HOP"), Least: 12, Spare: 2},
+		{Width: pageIndent - 2},
+		{Title: present.Say("ID")},
+		{Title: present.Say("QUEUE")},
+		{Title: present.Say("AGE"), Right: true},
+		{Title: present.Say("SIZE"), Right: true, Spare: 1},
+		{Title: present.Say("SENDER"), Least: 16},
+		{Title: present.Say("NEXT HOP"), Least: 12, Spare: 2},
 	}}
 	for i := range e.Sample[:min(len(e.Sample), someTargets)] {
 		m := &e.Sample[i]

@@ -134,9 +134,11 @@ func (p *program) writeVerbs(cmd *cobra.Command, title func(string), write func(
 // rank puts the verbs in the order in which one needs them; the rest follows by
 // name.
 func rank(c *cobra.Command) int {
-	order := []string{"triage", "queue", "show", "explain", "logs",
+	order := []string{
+		"triage", "queue", "show", "explain", "logs",
 		"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo",
-		"plan", "audit", "recover"}
+		"plan", "audit", "recover",
+	}
 	if i := slices.Index(order, c.Name()); i >= 0 {
 		return i
 	}

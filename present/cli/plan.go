@@ -85,8 +85,14 @@ func byTime(a, b *record.Run) int {
 func (p *program) showRuns(runs []*record.Run) error {
 	at := p.env.Now()
 	t := &present.Table{Columns: []present.Column{
-		{Title: present.Say("PLAN")}, {Title: present.Say("WHEN")}, {Title: present.Say("VERB")}, {Title: present.Say("COUNT"), Right: true},
-		{Title: present.Say("STATE")}, {Title: present.Say("OUTCOME"), Least: 12}, {Title: present.Say("BY"), Spare: 1, Least: 6}, {Title: present.Say("REASON"), Least: 12},
+		{Title: present.Say("PLAN")},
+		{Title: present.Say("WHEN")},
+		{Title: present.Say("VERB")},
+		{Title: present.Say("COUNT"), Right: true},
+		{Title: present.Say("STATE")},
+		{Title: present.Say("OUTCOME"), Least: 12},
+		{Title: present.Say("BY"), Spare: 1, Least: 6},
+		{Title: present.Say("REASON"), Least: 12},
 	}}
 	for _, r := range runs {
 		s := present.PlanStateRecordOf(r, at)
