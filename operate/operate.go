@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 
+	"holdfast/act"
 	"holdfast/durable"
 	"holdfast/observe"
 	"holdfast/observe/maillog"
@@ -43,6 +44,8 @@ type Options struct {
 	// asked, so that nobody is asked too often.
 	Surroundings bool
 	StateDir     string
+	// Policy is what plans are made and run under; nil is UsualPolicy.
+	Policy *Policy
 }
 
 // Operator operates the instances of one host.
@@ -51,7 +54,18 @@ type Operator struct {
 	gaps      []observe.Gap
 	opener    *opener.Opener
 	// memory is the directory of what probes remember.
-	memory string
+	memory       string
+	surroundings bool
+
+	// What it takes to change something: whose word it is, what is allowed,
+	// root's files of state, and the hand. The last two are nil for who only
+	// looks.
+	who      plan.Who
+	policy   Policy
+	stateDir string
+	state    stateFiles
+	hand     act.Hand
+	before   map[string]int // messages by queue when a plan was prepared
 }
 
 type instance struct {
@@ -69,7 +83,10 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Operator{gaps: gaps}
+	o := &Operator{gaps: gaps, surroundings: opts.Surroundings, stateDir: opts.StateDir, who: whoRuns(), policy: UsualPolicy()}
+	if opts.Policy != nil {
+		o.policy = *opts.Policy
+	}
 	// One process has one identity. Instances with different owners are rare;
 	// the first owner's are read, the others are named with what reads them.
 	owner := found[0].MailOwner
