@@ -43,8 +43,6 @@ type Hand interface {
 	// Reveal hands over the plain content of an item of the vault, read-only.
 	// authority is the entry that allows it: a restore's intent, or Looked.
 	Reveal(ctx context.Context, authority uint64, item string) (*os.File, error)
-	// Purge removes items from the vault, for an intent that names them.
-	Purge(ctx context.Context, intent uint64, items []string) error
 	// Keep stores a file of state under its name.
 	Keep(ctx context.Context, shelf hand.Shelf, name string, content io.Reader) error
 	// Reserve makes sure that this many bytes of entries can be written even

@@ -196,8 +196,6 @@ func (h *testHand) Checkpoint(context.Context) (string, error) {
 
 func (h *testHand) Keep(context.Context, hand.Shelf, string, io.Reader) error { return nil }
 
-func (h *testHand) Purge(context.Context, uint64, []string) error { return nil }
-
 func (h *testHand) Adopt(_ context.Context, e record.Entry) error {
 	if _, err := h.call(); err != nil {
 		return err

@@ -134,3 +134,7 @@ func (l *Lock) holder() string {
 		return r
 	}, line)
 }
+
+// File returns the open file of the lock. A child that inherits it holds the
+// lock too, until it ends.
+func (l *Lock) File() *os.File { return l.file }
