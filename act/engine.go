@@ -35,6 +35,7 @@ type engine struct {
 	past   *record.Ledger
 	start  record.Entry
 	qmgr   *record.Process
+	idle   bool // it is known that no queue manager runs
 	batch  int
 	report Report
 }
@@ -117,6 +118,7 @@ func (e *engine) begin(ctx context.Context) error {
 		e.report.Why = append(e.report.Why, err.Error())
 		e.qmgr = nil
 	}
+	e.idle = err == nil && e.qmgr == nil
 	if e.Plan.Options.Active && err != nil && e.Plan.Verb != plan.Restore {
 		return refuse(short, "", "which queue manager runs cannot be told, so active mail cannot be held: %w", err)
 	}

@@ -123,7 +123,7 @@ func (e *engine) letGo(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if e.qmgr == nil {
+		if e.idle {
 			for _, h := range hops {
 				h.proven = true // there is nobody to try it, and so nothing to learn
 			}

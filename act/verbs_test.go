@@ -471,3 +471,24 @@ func TestRecoveryClaimsNoHoldOfOthers(t *testing.T) {
 		t.Errorf("recovery %+v", got)
 	}
 }
+
+// TestReleaseIsPacedWhereQmgrIsNotKnown: that it cannot be told which queue
+// manager runs is no reason to let all go at once.
+func TestReleaseIsPacedWhereQmgrIsNotKnown(t *testing.T) {
+	w := newWorld(t, false)
+	var all []plan.Target
+	for i := range 4 {
+		all = append(all, w.message(postfix.Deferred, fmt.Sprint("m", i), "bad.example"))
+	}
+	w.do(plan.Hold, plan.Options{}, all...)
+	w.serveFlush(nil)
+	job := w.job(w.hand(), plan.Release, plan.Options{}, all...)
+	job.Qmgr = func(context.Context) (*record.Process, error) { return nil, errors.New("cannot tell") }
+	r, err := Execute(context.Background(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Counts[record.Done] != 1 || r.Left != 3 {
+		t.Errorf("report %+v", r)
+	}
+}
