@@ -21,6 +21,7 @@ import (
 	"sync"
 
 	"holdfast/act"
+	"holdfast/act/hand"
 	"holdfast/durable"
 	"holdfast/observe"
 	"holdfast/observe/maillog"
@@ -46,6 +47,11 @@ type Options struct {
 	StateDir     string
 	// Policy is what plans are made and run under; nil is UsualPolicy.
 	Policy *Policy
+	// Change starts the hand, through which alone something can be changed. It
+	// takes root and exactly one instance.
+	Change bool
+	// Recipients are age public keys to which the vault is encrypted.
+	Recipients []string
 }
 
 // Operator operates the instances of one host.
@@ -65,6 +71,7 @@ type Operator struct {
 	stateDir string
 	state    stateFiles
 	hand     act.Hand
+	client   *hand.Client
 	before   map[string]int // messages by queue when a plan was prepared
 }
 
@@ -90,6 +97,11 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 	// One process has one identity. Instances with different owners are rare;
 	// the first owner's are read, the others are named with what reads them.
 	owner := found[0].MailOwner
+	if opts.Change {
+		if err := o.startHand(found, opts); err != nil {
+			return nil, err
+		}
+	}
 	if o.opener, err = opener.Start(grants(found, opts.Surroundings)); err != nil {
 		o.gaps = append(o.gaps, observe.Gap{Source: "maildrop", Text: err.Error(), Hint: "messages that local users submitted and pickup did not take yet are not read"})
 	}
@@ -143,8 +155,40 @@ func (o *Operator) remember(stateDir, owner string) {
 	}
 }
 
+// startHand starts the hand, for exactly one instance.
+func (o *Operator) startHand(found []postfix.Instance, opts Options) error {
+	if os.Geteuid() != 0 {
+		return needsRoot("change the queue")
+	}
+	for _, in := range found {
+		o.instances = append(o.instances, &instance{Instance: in})
+	}
+	one, err := o.only()
+	o.instances = nil
+	if err != nil {
+		return err
+	}
+	uid, _, err := spool.LookupOwner(one.MailOwner)
+	if err != nil {
+		return fmt.Errorf("look up the owner of the spool %q: %w", one.MailOwner, err)
+	}
+	o.client, err = hand.Start(hand.Options{
+		StateDir: opts.StateDir, ConfigDir: one.ConfigDir, QueueDir: one.QueueDir, CommandDir: one.CommandDir,
+		OwnerUID: uid, HashedQueues: one.HashedQueues, HashDepth: one.HashDepth, Recipients: opts.Recipients,
+	})
+	if err == nil {
+		o.hand = o.client
+	}
+	return err
+}
+
+// Serve is the whole life of a process that New started beside itself, and
+// reports whether args are those of one. The main function calls it before
+// anything else.
+func Serve(args []string) bool { return opener.Serve(args) || hand.Serve(args) }
+
 // Close ends what New started.
-func (o *Operator) Close() error { return o.opener.Close() }
+func (o *Operator) Close() error { return errors.Join(o.client.Close(), o.opener.Close()) }
 
 // Look takes a Snapshot of every instance. A second call reads only what
 // changed. Where some instances could be looked at and others not, it returns
