@@ -20,6 +20,14 @@ import (
 	"holdfast/record/vault"
 )
 
+// What a run tells while it goes on, and in the end, for screens: they have no
+// door to package act.
+type (
+	Step     = act.Step
+	Report   = act.Report
+	Recovery = act.Recovery
+)
+
 // stateFiles opens root's files of state for who is not root: *opener.Opener.
 type stateFiles interface {
 	State(shelf, name string) (*os.File, error)
