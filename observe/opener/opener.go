@@ -42,9 +42,11 @@ const (
 	askScratch  = 's' // spool
 	askLog      = 'l' // log, file name
 	askJournal  = 'j' // -, eight bytes of seconds, one byte: follow
+	askState    = 'd' // -, shelf and file name
 
 	grantSpool = "spool="
 	grantLog   = "log="
+	grantState = "state="
 )
 
 // Grants are what an opener may open.
@@ -55,6 +57,10 @@ type Grants struct {
 	// Logs are paths of log files: each, and the files beside it whose names
 	// begin with its name, which is how logrotate names older ones.
 	Logs []string
+	// StateDir is where Holdfast keeps its own records; "" is none. What is
+	// granted are the files of some of its directories: not the vault, and not
+	// the key that signs checkpoints.
+	StateDir string
 }
 
 // Opener is a running opener. A nil Opener refuses everything.
@@ -86,6 +92,9 @@ func Start(g Grants) (*Opener, error) {
 	}
 	for _, path := range g.Logs {
 		granted = append(granted, grantLog+path)
+	}
+	if g.StateDir != "" {
+		granted = append(granted, grantState+g.StateDir)
 	}
 	cmd := exec.Command("/proc/self/exe", append([]string{"__opener"}, granted...)...) //nolint:noctx // this program itself, until Close
 	cmd.Env = []string{}
@@ -147,6 +156,19 @@ func (o *Opener) Log(path, name string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(filepath.Dir(path), name)), nil
+}
+
+// State opens a file of Holdfast's own records: shelf is the directory below the
+// granted one, name the file.
+func (o *Opener) State(shelf, name string) (*os.File, error) {
+	if o == nil {
+		return nil, ErrNone
+	}
+	fd, err := o.ask(askState, 0, shelf+"/"+name)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of %s: %w", name, shelf, err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(o.grants.StateDir, shelf, name)), nil
 }
 
 // Journal starts journalctl on the mail facility from a time on, and returns
@@ -222,6 +244,9 @@ func Serve(args []string) bool {
 		if path, ok := strings.CutPrefix(a, grantLog); ok {
 			g.Logs = append(g.Logs, path)
 		}
+		if dir, ok := strings.CutPrefix(a, grantState); ok {
+			g.StateDir = dir
+		}
 	}
 	request := make([]byte, 512)
 	for {
@@ -247,6 +272,8 @@ func answer(g Grants, kind byte, number int, name string) bool {
 		fd, errno = openScratch(g.QueueDirs[number])
 	case kind == askLog && number < len(g.Logs):
 		fd, errno = openLog(g.Logs[number], name)
+	case kind == askState && g.StateDir != "":
+		fd, errno = openState(g.StateDir, name)
 	case kind == askJournal && len(name) == 9:
 		fd, errno = startJournal(int64(binary.BigEndian.Uint64([]byte(name))&(1<<62-1)), name[8] == 1)
 	}
@@ -288,6 +315,35 @@ func openLog(path, name string) (int, unix.Errno) {
 		return -1, unix.EINVAL
 	}
 	return openRegular(filepath.Dir(path), name)
+}
+
+// shelves are the directories of state that a reader may read; those of the
+// audit log hold what is listed, and its key beside.
+func shelves() map[string][]string {
+	return map[string][]string{
+		"audit": {"audit.log", "checkpoints"}, "plans": nil, "targets": nil, "snapshots": nil, "ledger": nil,
+	}
+}
+
+// openState opens a file of a shelf. Only root's files are state: what another
+// user could lay there is none.
+func openState(stateDir, what string) (int, unix.Errno) {
+	shelf, name, _ := strings.Cut(what, "/")
+	names, known := shelves()[shelf]
+	if !filepath.IsAbs(stateDir) || !known || name == "" || strings.HasPrefix(name, ".") || strings.ContainsRune(name, '/') ||
+		names != nil && !slices.Contains(names, name) {
+		return -1, unix.EINVAL
+	}
+	fd, errno := openRegular(filepath.Join(stateDir, shelf), name)
+	if errno != 0 {
+		return -1, errno
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Uid != 0 {
+		_ = unix.Close(fd)
+		return -1, unix.EPERM
+	}
+	return fd, 0
 }
 
 // openRegular opens a regular file that has one name only. A hard link can be a
