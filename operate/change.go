@@ -20,11 +20,13 @@ import (
 	"holdfast/record/vault"
 )
 
-// What a run tells while it goes on, and in the end, for screens: they have no
-// door to package act.
+// What a run tells is named here for screens, which have no door to package act.
 type (
-	Step     = act.Step
-	Report   = act.Report
+	// Step tells of progress.
+	Step = act.Step
+	// Report is what became of a plan.
+	Report = act.Report
+	// Recovery is what settling what was left open found.
 	Recovery = act.Recovery
 )
 

@@ -47,9 +47,10 @@ type Options struct {
 	StateDir     string
 	// Policy is what plans are made and run under; nil is UsualPolicy.
 	Policy *Policy
-	// Change starts the hand, through which alone something can be changed. It
-	// takes root and exactly one instance.
-	Change bool
+	// Record lets what was recorded below StateDir be read. Change starts the
+	// hand, too, through which alone something can be changed: it takes root and
+	// exactly one instance.
+	Record, Change bool
 	// Recipients are age public keys to which the vault is encrypted.
 	Recipients []string
 }
@@ -102,8 +103,15 @@ func New(ctx context.Context, opts Options) (*Operator, error) {
 			return nil, err
 		}
 	}
-	if o.opener, err = opener.Start(grants(found, opts.Surroundings)); err != nil {
+	granted := grants(found, opts.Surroundings)
+	if opts.Record || opts.Change {
+		granted.StateDir = opts.StateDir
+	}
+	if o.opener, err = opener.Start(granted); err != nil {
 		o.gaps = append(o.gaps, observe.Gap{Source: "maildrop", Text: err.Error(), Hint: "messages that local users submitted and pickup did not take yet are not read"})
+	}
+	if o.opener != nil && granted.StateDir != "" {
+		o.state = o.opener
 	}
 	if opts.Surroundings {
 		o.remember(opts.StateDir, owner)
