@@ -40,7 +40,7 @@ func (d *drafting) addFindings(e *plan.Effects) {
 		e.Risks = append(e.Risks, risk)
 		// A guess warns and does not bar.
 		if f.Confidence != diagnose.Low && !d.r.Options.Anyway {
-			e.Bars = append(e.Bars, plan.Bar{Kind: "finding", Text: string(f.Cause) + " still stands: " + text, Lift: "--anyway"})
+			e.Bars = append(e.Bars, plan.Bar{Kind: "finding", Text: string(f.Cause) + " still stands: " + text, Lift: "--anyway goes on all the same"})
 		}
 	}
 }

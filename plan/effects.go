@@ -299,30 +299,29 @@ func sampleOf(targets []Target) []Target {
 
 func (d *Draft) risks() []Risk {
 	var out []Risk
-	add := func(kind string, n int, format string) {
+	add := func(kind string, n int, text string) {
 		if n > 0 {
-			out = append(out, Risk{Kind: kind, Count: n, Text: fmt.Sprintf(format, n)})
+			out = append(out, Risk{Kind: kind, Count: n, Text: text})
 		}
 	}
 	n := len(d.targets)
 	switch d.verb {
 	case Release, Try:
-		add("expires", d.counts.old, "%d are past their time: if the next attempt fails, Postfix returns them to their senders")
+		add("expires", d.counts.old, "past their time: if the next attempt fails, Postfix returns them to their senders")
 	case Hold:
-		add("held-active", d.counts.active, "%d are being delivered: they cannot be released before another queue manager runs, and an attempt under way still ends")
+		add("held-active", d.counts.active, "being delivered: they cannot be released before another queue manager runs, and an attempt under way still ends")
 	case Requeue:
-		add("bcc", n, "%d are taken in anew: automatic copies are made, and filters and milters asked, once more")
-		add("content-filter", d.counts.filtered, "%d have a content filter of their own, which the settings of today replace")
-		add("redirect", d.counts.redirected, "%d are redirected; that is dropped and they go to their first recipients")
+		add("bcc", n, "taken in anew: automatic copies are made, and filters and milters asked, once more")
+		add("content-filter", d.counts.filtered, "with a content filter of their own, which the settings of today replace")
+		add("redirect", d.counts.redirected, "redirected: that is dropped, and they go to their first recipients")
 	case Expire:
-		add("backscatter", n-d.counts.null, "%d notices of failure go to senders, who may be forged")
-		add("null-sender", d.counts.null, "%d are notices themselves: nobody is told of their end")
+		add("backscatter", n-d.counts.null, "notices of failure to senders, who may be forged")
+		add("null-sender", d.counts.null, "notices themselves: nobody is told of their end")
 	case Delete:
 		d.addArriving(&out)
-		add("unsent", n, "%d messages end without word to sender or recipient")
 	}
 	if d.what.VaultOnSpool && (d.verb == Delete || d.verb == Expire || d.verb == Requeue) {
-		add("vault-disk", n, "%d copies go to the vault, which lies on the file system of the queue: no space is won, and one disk holds both")
+		add("vault-disk", n, "copies to the vault, which lies on the file system of the queue: no space is won, and one disk holds both")
 	}
 	return out
 }
@@ -346,13 +345,13 @@ func (d *Draft) addArriving(out *[]Risk) {
 	}
 	*out = append(*out, Risk{
 		Kind: "arriving", Count: total,
-		Text: fmt.Sprintf("mail still arrives from these senders: %d in the last ten minutes, %d of them from %s", total, first.Count, name),
+		Text: fmt.Sprintf("arrived in the last ten minutes from these senders, %d of them from %s: more may come", first.Count, name),
 	})
 }
 
 func (d *Draft) bars() []Bar {
 	if d.verb == Requeue && !d.opts.Effects {
-		return []Bar{{Kind: "guard", Text: "requeue has effects beside its purpose, which nobody accepted", Lift: "--effects"}}
+		return []Bar{{Kind: "guard", Text: "requeue has effects beside its purpose, which nobody accepted", Lift: "--effects accepts them"}}
 	}
 	return nil
 }
