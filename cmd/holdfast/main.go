@@ -30,6 +30,10 @@ func main() {
 		Open: func(ctx context.Context, s cli.Settings) (cli.Operator, error) {
 			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: s.Surroundings})
 		},
+		Change:    func(ctx context.Context, s cli.Settings) (cli.Changer, error) { return open(ctx, s, true) },
+		Keep:      func(ctx context.Context, s cli.Settings) (cli.Keeper, error) { return open(ctx, s, true) },
+		Record:    func(ctx context.Context, s cli.Settings) (cli.Recorder, error) { return open(ctx, s, false) },
+		Asks:      cli.TerminalOf(os.Stdin).Columns > 0,
 		Summarize: operate.SummarizeLogs,
 	})
 	stop()

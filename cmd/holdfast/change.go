@@ -1,0 +1,67 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"holdfast/operate"
+	"holdfast/plan"
+	"holdfast/present/cli"
+	"holdfast/record/audit"
+)
+
+// changing is a host in the words of package cli.
+type changing struct{ *operate.Operator }
+
+// open reaches the host to change something, or to read what was recorded.
+func open(ctx context.Context, s cli.Settings, change bool) (changing, error) {
+	o, err := operate.New(ctx, operate.Options{
+		ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: change, Change: change, Record: true,
+	})
+	return changing{o}, err
+}
+
+// Prepare implements cli.Changer.
+func (c changing) Prepare(ctx context.Context, r cli.Request) (*plan.Plan, []plan.Target, error) {
+	return c.Operator.Prepare(ctx, operate.Request(r))
+}
+
+// Run implements cli.Changer.
+func (c changing) Run(ctx context.Context, p *plan.Plan, targets []plan.Target, tell func(cli.Step)) (cli.Report, error) {
+	report, err := c.Operator.Run(ctx, p, targets, func(s operate.Step) {
+		tell(cli.Step{Targets: s.Targets, Settled: s.Settled, Waiting: s.Waiting})
+	})
+	return cli.Report{Outcomes: report.Outcomes, Left: report.Left, Why: report.Why, CheckpointErr: report.CheckpointErr}, err
+}
+
+// Recover implements cli.Keeper.
+func (c changing) Recover(ctx context.Context) (cli.Recovery, error) {
+	r, err := c.Operator.Recover(ctx)
+	return cli.Recovery(r), err
+}
+
+// Audit implements cli.Recorder. A log that is named is read with the rights
+// that are left: it may come from anywhere.
+func (c changing) Audit(_ context.Context, path string) (io.ReadCloser, []byte, error) {
+	if path != "" {
+		log, err := os.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		checkpoints, err := os.ReadFile(filepath.Join(filepath.Dir(path), audit.CheckpointsName))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return log, checkpoints, err
+	}
+	log, checkpoints, err := c.Operator.Audit()
+	if errors.Is(err, fs.ErrNotExist) {
+		return io.NopCloser(bytes.NewReader(nil)), nil, nil // nothing was ever changed
+	}
+	return log, checkpoints, err
+}
