@@ -39,6 +39,10 @@ lab: ## tests on a real Postfix alone (root)
 diagnose: build ## plant every trouble in real relays, and compare what triage names (root)
 	go run ./test/diagnose
 
+.PHONY: crash
+crash: ## kill every changing verb at every system call, and count the mail (root)
+	HOLDFAST_CRASH=all go test -count=1 -timeout 60m -v ./test/crash
+
 .PHONY: lint
 lint: ## golangci-lint and shellcheck
 	scripts/setup
