@@ -195,6 +195,17 @@ func (o *Opener) Journal(since time.Time, follow bool) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "journalctl"), nil
 }
 
+// uninterrupted repeats a call that a signal cut off. The runtime restarts most
+// calls by SA_RESTART, but not those of a process that is being stopped and
+// continued, and its own signals come often.
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
 // ask asks for one descriptor.
 func (o *Opener) ask(kind byte, number int, name string) (int, error) {
 	o.mu.Lock()
@@ -202,11 +213,17 @@ func (o *Opener) ask(kind byte, number int, name string) (int, error) {
 	if number < 0 || number > 255 {
 		return -1, unix.EPERM
 	}
-	if err := unix.Sendmsg(o.conn, append([]byte{kind, byte(number)}, name...), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+	request := append([]byte{kind, byte(number)}, name...)
+	err := uninterrupted(func() error { return unix.Sendmsg(o.conn, request, nil, nil, unix.MSG_NOSIGNAL) })
+	if err != nil {
 		return -1, fmt.Errorf("ask the opener: %w", err)
 	}
 	answer, control := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
-	n, cn, _, _, err := unix.Recvmsg(o.conn, answer, control, unix.MSG_CMSG_CLOEXEC)
+	var n, cn int
+	err = uninterrupted(func() (err error) {
+		n, cn, _, _, err = unix.Recvmsg(o.conn, answer, control, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
 	if err == nil && n != 1 {
 		err = errors.New("it ended")
 	}
@@ -281,7 +298,7 @@ func answer(g Grants, kind byte, number int, name string) bool {
 	if errno == 0 {
 		rights = unix.UnixRights(fd)
 	}
-	err := unix.Sendmsg(0, []byte{byte(errno)}, rights, nil, unix.MSG_NOSIGNAL)
+	err := uninterrupted(func() error { return unix.Sendmsg(0, []byte{byte(errno)}, rights, nil, unix.MSG_NOSIGNAL) })
 	if errno == 0 {
 		_ = unix.Close(fd)
 	}
