@@ -241,6 +241,8 @@ var allowed = map[plan.Verb][]hand.Op{
 	plan.Hold:    {hand.HoldWaiting, hand.HoldAny, hand.Release},
 	plan.Release: {hand.Release, hand.HoldWaiting},
 	plan.Delete:  {hand.HoldWaiting, hand.HoldAny, hand.Delete},
+	plan.Requeue: {hand.HoldWaiting, hand.Requeue},
+	plan.Expire:  {hand.HoldWaiting, hand.HoldAny, hand.Expire, hand.Release},
 }
 
 func (h *testHand) Postsuper(_ context.Context, intent uint64, op hand.Op, ids []postfix.QueueID) (hand.Printed, error) {
@@ -292,6 +294,11 @@ func (h *testHand) apply(op hand.Op, id postfix.QueueID) (bool, error) {
 		from, to = []string{"deferred", "incoming", "active"}, "hold"
 	case hand.Release:
 		to = "deferred"
+	case hand.Requeue:
+		to = "maildrop"
+	case hand.Expire:
+		err := os.Chmod(h.w.spool.Path("hold", id), 0o710)
+		return err == nil, ignoreMissing(err)
 	}
 	for _, q := range from {
 		path := h.w.spool.Path(q, id)
@@ -308,6 +315,13 @@ func (h *testHand) apply(op hand.Op, id postfix.QueueID) (bool, error) {
 		return true, os.Rename(path, target)
 	}
 	return false, nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (h *testHand) Vault(_ context.Context, intent uint64, copies []hand.Copy) (record.KeptBody, map[postfix.QueueID]string, error) {
@@ -358,7 +372,7 @@ func (h *testHand) Reveal(_ context.Context, authority uint64, item string) (*os
 // each of its calls, recovers twice, and then counts every message: none is
 // lost, none is there twice, and no intent stays open.
 func TestEveryBreakIsSettled(t *testing.T) {
-	for _, verb := range []plan.Verb{plan.Hold, plan.Release, plan.Delete, plan.Restore} {
+	for _, verb := range []plan.Verb{plan.Hold, plan.Release, plan.Requeue, plan.Expire, plan.Delete, plan.Restore} {
 		for _, long := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s long=%v", verb, long), func(t *testing.T) {
 				for _, how := range []breakAt{beforeCall, inTheMiddle, afterCall} {
@@ -398,7 +412,11 @@ func sweepOne(t *testing.T, verb plan.Verb, long bool, at int, how breakAt) bool
 	}
 	h := w.hand()
 	h.at, h.how = at, how
-	_, err := Execute(context.Background(), w.job(h, verb, plan.Options{PerRun: 2}, targets...))
+	job := w.job(h, verb, plan.Options{PerRun: 2}, targets...)
+	if verb == plan.Requeue || verb == plan.Expire {
+		job.Patience = 20 * time.Millisecond // no Postfix runs that takes them
+	}
+	_, err := Execute(context.Background(), job)
 	switch {
 	case !h.broken && err != nil:
 		t.Fatalf("%s: %v", verb, err)

@@ -68,6 +68,10 @@ func driveOf(v plan.Verb) drive {
 		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, deleteBatch, deletion{}) }
 	case plan.Restore:
 		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, deleteBatch, restore{}) }
+	case plan.Requeue:
+		return (*engine).takeIn
+	case plan.Expire:
+		return (*engine).giveUp
 	case plan.Release, plan.Try:
 		return (*engine).letGo
 	}
@@ -191,6 +195,8 @@ type task struct {
 	spared bool
 	// fromActive is set where it may have been taken from the active queue.
 	fromActive bool
+	// taken is set where this batch put it on hold, so that fromActive is known.
+	taken bool
 	// finished is set where no recipient was left to do when it was compared.
 	finished bool
 	item     string
@@ -278,7 +284,7 @@ func (e *engine) settle(ctx context.Context, v plan.Verb, targets []plan.Target,
 		return b, errors.Join(acted, err)
 	}
 	e.count(b)
-	if acted != nil || v != plan.Hold && v != plan.Delete {
+	if acted != nil || v == plan.Release || v == plan.Try || v == plan.Restore || v == plan.Purge {
 		return b, acted
 	}
 	return b, e.amend(ctx, b)
@@ -347,7 +353,10 @@ func (b *batch) look(ctx context.Context, tasks []*task) error {
 		k.seen, k.other = nil, nil
 		for i := range found[k.ID] {
 			f := &found[k.ID][i]
-			if k.Matches(f.Fingerprint) {
+			// In maildrop a file has no size of its own record, and pickup reads it
+			// so; the inode says that it is the one that was requeued.
+			requeued := b.verb == plan.Requeue && f.Queue == postfix.Maildrop && f.Inode == k.Inode
+			if requeued || k.Matches(f.Fingerprint) {
 				k.seen = f
 			} else {
 				k.other = f

@@ -78,6 +78,10 @@ func middleOf(v plan.Verb) middle {
 		return hold{}
 	case plan.Delete:
 		return deletion{}
+	case plan.Requeue:
+		return requeueing{}
+	case plan.Expire:
+		return expiry{}
 	case plan.Release, plan.Try:
 		return letting{}
 	case plan.Restore:

@@ -54,7 +54,7 @@ func (b *batch) spareUnsafe(ctx context.Context) error {
 		switch {
 		case locked[k.seen.Inode]:
 			k.spare(record.Refused, "a delivery of it is still running")
-		case ours && !past.FromActive:
+		case k.taken && !k.fromActive, ours && !past.FromActive:
 		case qerr != nil:
 			k.spare(record.Refused, "which queue manager runs cannot be told, and it may have the message in memory: "+qerr.Error())
 		case qmgr == nil: // what none has in memory none can remove

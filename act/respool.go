@@ -125,13 +125,11 @@ func (b *batch) freeID(ctx context.Context, inode uint64) (postfix.QueueID, erro
 		}
 		taken := len(found[id]) > 0
 		for _, log := range []string{"defer", "bounce", "trace"} {
-			var st unix.Stat_t
-			path := filepath.Join(in.QueueDir, log, id.HashPath(in.DepthOf(log)), string(id))
-			if err := unix.Lstat(path, &st); err == nil {
-				taken = true
-			} else if !errors.Is(err, unix.ENOENT) {
-				return "", fmt.Errorf("look at %q: %w", path, err)
+			size, err := b.e.logSize(log, id)
+			if err != nil {
+				return "", err
 			}
+			taken = taken || size >= 0
 		}
 		if !taken {
 			return id, nil

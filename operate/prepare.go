@@ -230,7 +230,7 @@ func (d *drafting) selects(ctx context.Context, m *postfix.Message) (bool, error
 // seal makes the plan.
 func (d *drafting) seal() (*plan.Plan, []plan.Target, error) {
 	policy := d.o.policy
-	if d.r.Options.PerRun == 0 && (d.r.Verb == plan.Release || d.r.Verb == plan.Expire) {
+	if d.r.Options.PerRun == 0 && (d.r.Verb == plan.Release || d.r.Verb == plan.Expire || d.r.Verb == plan.Requeue) {
 		d.r.Options.PerRun = policy.PerRun
 	}
 	if d.r.Options.Review == 0 && d.r.Verb == plan.Hold {

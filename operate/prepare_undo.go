@@ -119,6 +119,9 @@ func (d *drafting) sparedCopy(c *record.Copy, queued map[record.File]bool, ids m
 		return plan.SkipQueued, ""
 	case c.Restored != "" && ids[c.Restored]:
 		return plan.SkipQueued, "it came back before, as " + string(c.Restored)
+	case c.Requeued && c.Restored == "" && d.r.Options.Anyway:
+	case c.Requeued && c.Restored == "":
+		return plan.SkipRequeued, "--anyway restores it too: for when the mail log says that it was thrown away"
 	case c.Restored != "" || !c.Removed:
 		// It was in the queue after it was copied, and is not any more.
 		return plan.SkipDelivered, ""

@@ -207,6 +207,7 @@ const (
 	SkipFinished   = "finished" // no recipient is left to do
 	SkipQueued     = "still-queued"
 	SkipDelivered  = "was-delivered"
+	SkipRequeued   = "requeued" // it lives on under another queue ID
 	SkipPending    = "pending-bounce" // requeue would abandon it
 	SkipPurged     = "purged"
 	SkipLegalHold  = "legal-hold"

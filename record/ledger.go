@@ -124,6 +124,9 @@ type Copy struct {
 	// Removed is set where the message is not in the queue any more by our
 	// doing, so that the copy is the last that there is.
 	Removed bool
+	// Requeued is set where Postfix was to take it in anew: it lives on under
+	// another queue ID, unless pickup threw it away.
+	Requeued bool
 	// Restored is the queue ID under which it came back, "" where it did not.
 	Restored postfix.QueueID
 	Purged   bool
@@ -330,8 +333,10 @@ func (c *Copy) settle(verb plan.Verb, o *Outcome) {
 		c.Purged = true
 	case plan.Restore:
 		c.Restored = o.Successor
-	case plan.Delete, plan.Expire, plan.Requeue:
+	case plan.Delete, plan.Expire:
 		c.Removed = true
+	case plan.Requeue:
+		c.Requeued = true
 	}
 }
 

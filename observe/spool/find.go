@@ -26,6 +26,9 @@ type Found struct {
 	NextTry time.Time
 	// Open and Done count recipients that are still to do, and that are not.
 	Open, Done int
+	// Expired is set where it was given up before its time: postsuper -e marks
+	// the file's mode.
+	Expired bool
 	// Damage says why it is no complete message. The fingerprint is then what
 	// could be read of it.
 	Damage string
@@ -144,7 +147,7 @@ func (s *search) read(d *directory, id postfix.QueueID) error {
 	finishFound(m, id, &st)
 	f := Found{
 		Fingerprint: m.Fingerprint(s.r.in.Name), Queue: d.queue, Changed: timeOf(st.Ctim), NextTry: timeOf(st.Mtim),
-		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Damage: m.Damage,
+		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Expired: st.Mode&unix.S_IXGRP != 0, Damage: m.Damage,
 	}
 	f.Sender = strings.Clone(f.Sender) // lent by the decoder
 	s.found[id] = append(s.found[id], f)
@@ -267,7 +270,7 @@ func (s *search) sum(ctx context.Context, d *directory, id postfix.QueueID) (Sum
 	finishFound(m, id, &st)
 	out := Summed{File: file, Found: Found{
 		Fingerprint: m.Fingerprint(s.r.in.Name), Queue: d.queue, Changed: timeOf(st.Ctim), NextTry: timeOf(st.Mtim),
-		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Damage: m.Damage,
+		Open: len(m.Recipients) + s.dec.overflow, Done: m.Done, Expired: st.Mode&unix.S_IXGRP != 0, Damage: m.Damage,
 	}}
 	out.Sender = strings.Clone(out.Sender)
 	if out.Damage != "" {

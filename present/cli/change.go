@@ -63,7 +63,7 @@ func changeVerbs() []changeVerb {
 				"aliases, transports or rewriting. It has effects beside its purpose; the plan\n" +
 				"names them, and --effects accepts them.",
 			example: "  holdfast requeue --domain old.example --effects --reason 'transport was wrong'",
-			flags:   []string{"effects", "foreign", "anyway"},
+			flags:   []string{"effects", "per-run", "foreign", "anyway"},
 		},
 		{
 			verb: plan.Expire, name: "expire", selects: true, short: "give mail up: its senders get it back",
@@ -84,8 +84,11 @@ func changeVerbs() []changeVerb {
 		{
 			verb: plan.Restore, name: "restore", selects: true, short: "bring deleted mail back from the vault, on hold",
 			long: "Brings messages back from the vault. They are on hold then; holdfast release\n" +
-				"lets them go. The selection is over the vault.",
+				"lets them go. The selection is over the vault. What Postfix took in anew after a\n" +
+				"requeue lives on under another queue ID: with --anyway its copy comes back too,\n" +
+				"for the case that the mail log says it was thrown away.",
 			example: "  holdfast restore 3F2A01B2C4 --reason 'deleted by mistake'",
+			flags:   []string{"anyway"},
 		},
 		{
 			name: "undo", use: "undo [flags] PLAN", short: "take back what a plan has done",

@@ -159,6 +159,8 @@ func skipped(why string) present.Words {
 		return present.Say("still queued")
 	case plan.SkipDelivered:
 		return present.Say("delivered already")
+	case plan.SkipRequeued:
+		return present.Say("taken in anew, under another queue ID")
 	case plan.SkipPending:
 		return present.Say("with a bounce pending, which would be abandoned")
 	case plan.SkipPurged:
