@@ -154,7 +154,12 @@ func (l *Lab) searchTokens(dir string, tokens map[string]bool) error {
 }
 
 // finalLine matches the log line by which Postfix gives a recipient back: bounced, or expired (also returned to sender).
-var finalLine = regexp.MustCompile(`: to=<([^>]*)>, .*status=(?:bounced|expired|force-expired)\b`)
+// A message whose time has ended can go back as a whole, in one line for all recipients of which earlier lines tell.
+var (
+	finalLine  = regexp.MustCompile(`: to=<([^>]*)>, .*status=(?:bounced|expired|force-expired)\b`)
+	triedLine  = regexp.MustCompile(`\]: ([0-9A-Za-z]+): to=<([^>]*)>`)
+	returnLine = regexp.MustCompile(`\]: ([0-9A-Za-z]+): from=<[^>]*>, status=(?:force-)?expired, returned to sender`)
+)
 
 func (l *Lab) bouncedTokens() (map[string]bool, error) {
 	tokens := map[string]bool{}
@@ -168,6 +173,15 @@ func (l *Lab) bouncedTokens() (map[string]bool, error) {
 		}
 		for _, m := range finalLine.FindAllSubmatch(data, -1) {
 			tokens[tokenOf(string(m[1]))] = true
+		}
+		returned := map[string]bool{}
+		for _, m := range returnLine.FindAllSubmatch(data, -1) {
+			returned[string(m[1])] = true
+		}
+		for _, m := range triedLine.FindAllSubmatch(data, -1) {
+			if returned[string(m[1])] {
+				tokens[tokenOf(string(m[2]))] = true
+			}
 		}
 	}
 	return tokens, nil

@@ -219,7 +219,7 @@ func TestNothingIsPreparedOfAMistake(t *testing.T) {
 		{"try"},
 		{"try", "not/an/id"},
 		{"hold", "--all", "--effects"},
-		{"restore", "--all", "--anyway"},
+		{"restore", "--all", "--foreign"},
 	} {
 		b := &bench{plan: sealed(plan.Hold, 1)}
 		if r := answer(t.Context(), t, b, 80, "", args...); r.code != exitUsage || b.closed > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"holdfast/lab"
 	"holdfast/lab/strike"
+	"holdfast/plan"
 	"holdfast/record"
 	"holdfast/record/audit"
 )
@@ -56,6 +57,8 @@ func verbs() []verb {
 		{"release", hold, change("release"), true, 2, []int{0}},
 		{"put-off", hold, change("release", "--anyway"), false, 2, []int{0, 5}},
 		{"try", nothing, change("try"), true, 1, []int{0}},
+		{"requeue", nothing, change("requeue", "--effects", "--anyway"), true, 2, []int{0}},
+		{"expire", nothing, change("expire"), false, 2, []int{0}},
 		{"delete", nothing, change("delete"), false, 2, []int{0}},
 		{"restore", func(r *relay, ids []string) { r.many("delete", ids) }, change("restore"), false, 2, []int{0}},
 	}
@@ -234,8 +237,10 @@ func kept(ledger *record.Ledger, id string) bool {
 func (r *relay) allArrive() {
 	r.Helper()
 	var lost []string
-	for _, c := range r.ledger().Items {
-		if c.Removed && c.Restored == "" {
+	ledger := r.ledger()
+	for _, c := range ledger.Items {
+		// What was given up went back to its sender, which the account sees.
+		if c.Removed && c.Restored == "" && ledger.Plans[c.Plan].Plan.Verb == plan.Delete {
 			lost = append(lost, string(c.ID))
 		}
 	}
