@@ -1,10 +1,10 @@
 package account
 
 import (
-	"encoding/json"
 	"slices"
 	"time"
 
+	"holdfast/diagnose"
 	"holdfast/observe"
 	"holdfast/observe/maillog"
 	"holdfast/plan"
@@ -31,9 +31,18 @@ type Head struct {
 	Gaps       []observe.Gap    `json:"gaps"`
 	// Log is the place behind the last line when the look began.
 	Log maillog.Position `json:"log,omitzero"`
-	// Triage is what was found at the same time: causes, evidence, pressure of
-	// the host, and what asking the surroundings gave.
-	Triage json.RawMessage `json:"triage,omitempty"`
+	// Triage is what was found at the same time, nil where nobody looked.
+	Triage *Triage `json:"triage,omitempty"`
+}
+
+// Triage is what a triage found when the snapshot was taken: causes with their
+// evidence, what asking the surroundings gave, and the pressure on the host.
+type Triage struct {
+	State    diagnose.State     `json:"state"`
+	Sentence string             `json:"sentence"`
+	Findings []diagnose.Finding `json:"findings"`
+	Flow     observe.Flow       `json:"flow"`
+	Host     *observe.Host      `json:"host,omitempty"`
 }
 
 // Shape is the size of one queue.
