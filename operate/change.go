@@ -180,6 +180,8 @@ func (o *Operator) Approve(ctx context.Context, p *plan.Plan) error {
 	switch {
 	case state != "sealed":
 		return refused(p, "make the plan again", "it is %s", state)
+	case o.policy.May != nil && !o.policy.May(string(p.Verb), o.who.Name()):
+		return refused(p, "", "the policy does not let %s %s mail, and so not agree to it", o.who.Name(), p.Verb)
 	case o.who.Name() == p.By.Name():
 		return refused(p, "somebody else has to", "%s made it, and a second person has to agree", p.By.Name())
 	case agreed(p, run):

@@ -27,32 +27,6 @@ type Request struct {
 	Undoes string
 }
 
-// Policy is what may be done, by whom, and how carefully.
-type Policy struct {
-	// Digest is that of all of it. Under another one a plan does not run.
-	Digest string
-	// Lifetime is how long a sealed plan may wait; Review when a hold is looked
-	// at again; PerRun how many messages are let go at once.
-	Lifetime, Review time.Duration
-	PerRun           int
-	// Judge says what the policy has against a plan; nil has nothing.
-	Judge func(plan.Verb, Facts) []plan.Bar
-}
-
-// Facts are what a policy goes by.
-type Facts struct {
-	Login string
-	Count int
-	// Held is set where all messages were on hold before.
-	Held   bool
-	Ticket string
-}
-
-// UsualPolicy is what holds where nobody decided otherwise.
-func UsualPolicy() Policy {
-	return Policy{Digest: "usual", Lifetime: time.Hour, Review: 24 * time.Hour, PerRun: 100}
-}
-
 // drafting is the making of one plan.
 type drafting struct {
 	o      *Operator

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"holdfast/config"
 	"holdfast/operate"
 	"holdfast/plan"
 	"holdfast/present/cli"
@@ -20,8 +21,14 @@ type changing struct{ *operate.Operator }
 
 // open reaches the host to change something, or to read what was recorded.
 func open(ctx context.Context, s cli.Settings, change bool) (changing, error) {
+	settings, err := config.Load(s.ConfigFile, s.ConfigFile != config.DefaultPath)
+	if err != nil {
+		return changing{}, err
+	}
+	policy := operate.PolicyOf(&settings.Config)
 	o, err := operate.New(ctx, operate.Options{
 		ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: change, Change: change, Record: true,
+		Policy: &policy, Recipients: settings.Vault.Recipients,
 	})
 	return changing{o}, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,14 +74,16 @@ func (p *program) askReason(ctx context.Context) (string, error) {
 }
 
 // confirm returns nil where the plan may run: nothing bars it, it has a reason,
-// it is of the size that the caller believes, and somebody has said yes.
+// it is of the size that the caller believes, and somebody has said yes. A plan
+// that only waits for a second person goes on: it is stored, so that it can be
+// approved, and then refused.
 func (p *program) confirm(ctx context.Context, made *plan.Plan, o *changeOptions) error {
 	unconfirmed := func(hint, format string, args ...any) error {
 		return &postfix.Error{Kind: postfix.NeedsConfirmation, Err: fmt.Errorf(format+"; nothing was changed", args...), Hint: hint}
 	}
 	count := present.Plural(made.Count, "message", "messages")
 	switch {
-	case len(made.Effects.Bars) > 0:
+	case slices.ContainsFunc(made.Effects.Bars, func(b plan.Bar) bool { return b.Kind != "approval" }):
 		return barred(made)
 	case made.Reason == "":
 		return unconfirmed("say why with --reason", "%s wants a reason", made.Verb)
