@@ -19,7 +19,7 @@ import (
 // digest is at the end so that a million messages need not be kept to be
 // written, and covers the head, so that the place in the log cannot be changed
 // under the messages.
-const schema = "holdfast.snapshot/1"
+const schema = "holdfast.snapshot-file/1"
 
 // ErrSnapshot says that a file is no snapshot, or not as it was written.
 var ErrSnapshot = errors.New("not a whole snapshot")

@@ -116,7 +116,7 @@ func TestAccountFollowsTheMailSinceTheSnapshot(t *testing.T) {
 // TestSnapshotInPartsIsWhole keeps more than one file has room for.
 func TestSnapshotInPartsIsWhole(t *testing.T) {
 	h, o, _ := accounting(t)
-	s := &account.Snapshot{Head: account.Head{Schema: "holdfast.snapshot/1", Name: "big", Instance: h.in.Name}}
+	s := &account.Snapshot{Head: account.Head{Schema: "holdfast.snapshot-file/1", Name: "big", Instance: h.in.Name}}
 	for i := range 2000 {
 		m := account.Message{Fingerprint: postfix.Fingerprint{Instance: "postfix", ID: postfix.QueueID(fmt.Sprintf("%010X", i)), Digest: noise(i)}}
 		s.All = append(s.All, m)

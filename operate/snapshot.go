@@ -139,6 +139,37 @@ func (o *Operator) SaveSnapshot(ctx context.Context, note string) (account.Head,
 	return s.Head, err
 }
 
+// Comparison is what differs between two looks at one queue.
+type Comparison struct {
+	From, To account.Head
+	account.Diff
+}
+
+// CompareSnapshots says what differs between a saved snapshot and another one,
+// or the queue as it is now for to "".
+func (o *Operator) CompareSnapshots(ctx context.Context, from, to string) (*Comparison, error) {
+	in, err := o.only()
+	if err != nil {
+		return nil, err
+	}
+	a, err := o.Snapshot(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	var b *account.Snapshot
+	if to != "" {
+		b, err = o.Snapshot(ctx, to)
+	} else if seen, lookErr := in.look(ctx); lookErr != nil {
+		err = lookErr
+	} else {
+		b = account.Take(seen, maillog.Position{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Comparison{From: a.Head, To: b.Head, Diff: account.Compare(a, b)}, nil
+}
+
 // takeSnapshot notes the place in the log first: what is logged from there on
 // is what an account reads. A log that cannot be found is a gap of the triage.
 func (o *Operator) takeSnapshot(ctx context.Context, in *instance) (*account.Snapshot, error) {
