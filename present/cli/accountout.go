@@ -250,8 +250,11 @@ func (o *bookPage) log() {
 // each lists all recipients.
 func (o *bookPage) each() {
 	t := &present.Table{Columns: []present.Column{
-		{Title: present.Say("ID")}, {Title: present.Say("RECIPIENT"), Least: 16}, {Title: present.Say("FATE")},
-		{Title: present.Say("GRADE"), Spare: 1}, {Title: present.Say("EVIDENCE"), Least: 20},
+		{Title: present.Say("ID")},
+		{Title: present.Say("RECIPIENT"), Least: 16},
+		{Title: present.Say("FATE")},
+		{Title: present.Say("GRADE"), Spare: 1},
+		{Title: present.Say("EVIDENCE"), Least: 20},
 	}}
 	for i := range o.b.Targets {
 		target := &o.b.Targets[i]
