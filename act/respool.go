@@ -1,6 +1,7 @@
 package act
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,18 +66,21 @@ func (b *batch) respool(ctx context.Context, k *task) error {
 		return nil
 	}
 	note := record.NoteBody{ID: k.ID, Item: k.Item, Inode: inode, Temporary: filepath.Join(postfix.Hold.String(), temp)}
-	if note.Successor, err = b.freeID(ctx, inode); err == nil {
-		if _, err := b.e.Hand.Append(ctx, record.Noted, b.intent.Seq, nil, note); err != nil {
-			return err
-		}
-		err = publish(dir, temp, b.e.Instance, note.Successor)
-	}
-	if err != nil {
+	if note.Successor, err = b.freeID(ctx, inode); err != nil {
 		_ = unix.Unlinkat(dir, temp, 0)
 		k.spare(record.Failed, err.Error())
 		return nil
 	}
+	if _, err := b.e.Hand.Append(ctx, record.Noted, b.intent.Seq, nil, note); err != nil {
+		_ = unix.Unlinkat(dir, temp, 0)
+		return err
+	}
+	// From here on looking decides: a sync that fails after the rename leaves a
+	// message that is there, and calling it not restored would restore it twice.
 	k.note = &note
+	if err := publish(dir, temp, b.e.Instance, note.Successor); err != nil {
+		k.out.Text = err.Error()
+	}
 	return nil
 }
 
@@ -198,15 +202,13 @@ func (restore) judge(b *batch, k *task) {
 	for i := range found[want.ID] {
 		if f := &found[want.ID][i]; want.Matches(f.Fingerprint) {
 			k.seen = f
-			k.settleAs(record.Done, "")
+			k.settleAs(record.Done, k.out.Text)
 			k.out.Held = f.Queue == postfix.Hold
 			return
 		}
 	}
-	if b.recovered {
-		b.e.dropTemporary(k.note)
-	}
-	k.settleAs(record.Failed, "it was not restored")
+	b.e.dropTemporary(k.note)
+	k.settleAs(record.Failed, cmp.Or(k.out.Text, "it was not restored"))
 	k.out.Successor, k.out.Inode = "", k.Inode
 }
 
