@@ -42,7 +42,14 @@ type Policy struct {
 	Delete  Rule `toml:"delete" doc:"Removing mail, with a copy in the vault."`
 	Restore Rule `toml:"restore" doc:"Bringing mail back from the vault."`
 	Purge   Rule `toml:"purge" doc:"Removing copies from the vault for good."`
-	Inspect Rule `toml:"inspect" doc:"Looking at the content of mail. Headers and envelopes are no content."`
+
+	Inspect Inspection `toml:"inspect" doc:"Looking at the content of mail, which is recorded. Headers and envelopes are no content."`
+}
+
+// Inspection is what the policy says of looking at content.
+type Inspection struct {
+	Allow       []string `toml:"allow" doc:"Accounts, and groups with an @ before them, that may do it. None listed: whoever can become root here."`
+	NeedsTicket bool     `toml:"needs_ticket" doc:"Only with the number of a ticket."`
 }
 
 // Rule is what the policy says of one verb.
@@ -88,7 +95,8 @@ func (c *Config) Digest() string {
 func (p *Policy) Rule(verb string) (Rule, bool) {
 	rules := map[string]Rule{
 		"hold": p.Hold, "release": p.Release, "try": p.Try, "requeue": p.Requeue, "expire": p.Expire,
-		"delete": p.Delete, "restore": p.Restore, "purge": p.Purge, "inspect": p.Inspect,
+		"delete": p.Delete, "restore": p.Restore, "purge": p.Purge,
+		"inspect": {Allow: p.Inspect.Allow, NeedsTicket: p.Inspect.NeedsTicket},
 	}
 	r, ok := rules[verb]
 	return r, ok

@@ -30,6 +30,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"holdfast/config"
 	"holdfast/observe"
 	"holdfast/observe/maillog"
 	"holdfast/observe/spool"
@@ -218,7 +219,7 @@ func (p *program) root() *cobra.Command {
 	p.addProofs(root)
 	root.AddGroup(&cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
-	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.versionCommand(), whereTopic())
+	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.configCommand(), p.versionCommand(), whereTopic())
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
@@ -270,7 +271,7 @@ func (p *program) globalFlags() *pflag.FlagSet {
 	f.BoolVarP(&p.screen.detail, "verbose", "v", false, "say more about what was looked at and how")
 	f.DurationVar(&p.timeout, "timeout", 0, "give up after this `TIME`, for example 30s")
 	f.StringVar(&p.settings.StateDir, "state-dir", "/var/lib/holdfast", "`DIR` of Holdfast's own records: when triage last asked which mail server")
-	f.StringVar(&p.settings.ConfigFile, "config", "/etc/holdfast/holdfast.toml", "settings `FILE`; verbs that look do not need it")
+	f.StringVar(&p.settings.ConfigFile, "config", config.DefaultPath, "settings `FILE`: who may do what; verbs that look do not need it")
 	return f
 }
 
