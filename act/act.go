@@ -20,6 +20,7 @@ import (
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/record"
+	"holdfast/record/vault"
 )
 
 // Hand is what the engine needs of the process that may change something. It
@@ -43,6 +44,10 @@ type Hand interface {
 	// Reveal hands over the plain content of an item of the vault, read-only.
 	// authority is the entry that allows it: a restore's intent, or Looked.
 	Reveal(ctx context.Context, authority uint64, item string) (*os.File, error)
+	// Purge removes items of an intent from the vault for good. Items says what
+	// is there of items that are given as the audit log has them.
+	Purge(ctx context.Context, intent uint64, items []string) error
+	Items(ctx context.Context, items []record.Item) ([]vault.State, error)
 	// Keep stores a file of state under its name.
 	Keep(ctx context.Context, shelf hand.Shelf, name string, content io.Reader) error
 	// Reserve makes sure that this many bytes of entries can be written even

@@ -24,6 +24,7 @@ import (
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/record"
+	"holdfast/record/vault"
 )
 
 // errBroken is what a hand that was killed answers.
@@ -368,11 +369,55 @@ func (h *testHand) Reveal(_ context.Context, authority uint64, item string) (*os
 	return os.Open(filepath.Join(h.w.vault, item))
 }
 
+// Purge takes the bytes away, and leaves the file as the vault does.
+func (h *testHand) Purge(_ context.Context, intent uint64, items []string) error {
+	how, broke := h.call()
+	if how == beforeCall {
+		return broke
+	}
+	if body, _, err := h.intent(intent); err != nil || body.Verb != plan.Purge {
+		return fmt.Errorf("%q purges nothing: %w", body.Verb, err)
+	}
+	if how == inTheMiddle {
+		items = items[:(len(items)+1)/2]
+	}
+	for _, item := range items {
+		if err := os.Truncate(filepath.Join(h.w.vault, item), 0); err != nil {
+			return err
+		}
+	}
+	return broke
+}
+
+func (h *testHand) Items(_ context.Context, items []record.Item) ([]vault.State, error) {
+	if _, err := h.call(); err != nil {
+		return nil, err
+	}
+	var states []vault.State
+	for _, item := range items {
+		data, err := os.ReadFile(filepath.Join(h.w.vault, item.Name))
+		sum := sha256.Sum256(data)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			states = append(states, vault.Missing)
+		case err != nil:
+			return nil, err
+		case len(data) == 0:
+			states = append(states, vault.Purged)
+		case hex.EncodeToString(sum[:]) != item.Sum:
+			states = append(states, vault.Damaged)
+		default:
+			states = append(states, vault.Good)
+		}
+	}
+	return states, nil
+}
+
 // TestEveryBreakIsSettled kills the hand before, in the middle of and after
 // each of its calls, recovers twice, and then counts every message: none is
 // lost, none is there twice, and no intent stays open.
 func TestEveryBreakIsSettled(t *testing.T) {
-	for _, verb := range []plan.Verb{plan.Hold, plan.Release, plan.Requeue, plan.Expire, plan.Delete, plan.Restore} {
+	for _, verb := range []plan.Verb{plan.Hold, plan.Release, plan.Requeue, plan.Expire, plan.Delete, plan.Restore, plan.Purge} {
 		for _, long := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s long=%v", verb, long), func(t *testing.T) {
 				for _, how := range []breakAt{beforeCall, inTheMiddle, afterCall} {
@@ -402,7 +447,7 @@ func sweepOne(t *testing.T, verb plan.Verb, long bool, at int, how breakAt) bool
 	switch verb {
 	case plan.Release:
 		w.do(plan.Hold, plan.Options{}, targets...)
-	case plan.Restore:
+	case plan.Restore, plan.Purge:
 		targets = nil
 		for _, o := range w.do(plan.Delete, plan.Options{}, messages...).Outcomes {
 			k := messages[len(targets)]
@@ -456,8 +501,8 @@ func (w *world) settleAndCount(messages []plan.Target, what string) {
 		case len(places) == 0 && item == "":
 			w.Errorf("%s: %s is lost", what, m.Sender)
 		case len(places) == 0:
-			if _, err := os.Stat(filepath.Join(w.vault, item)); err != nil {
-				w.Errorf("%s: %s: %v", what, m.Sender, err)
+			if info, err := os.Stat(filepath.Join(w.vault, item)); err != nil || (info.Size() == 0) != l.Items[item].Purged {
+				w.Errorf("%s: %s: purged %v, %v", what, m.Sender, l.Items[item].Purged, err)
 			}
 		}
 	}

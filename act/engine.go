@@ -68,6 +68,8 @@ func driveOf(v plan.Verb) drive {
 		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, deleteBatch, deletion{}) }
 	case plan.Restore:
 		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, deleteBatch, restore{}) }
+	case plan.Purge:
+		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, deleteBatch, purge{}) }
 	case plan.Requeue:
 		return (*engine).takeIn
 	case plan.Expire:
@@ -164,13 +166,27 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 // inBatches runs a middle over all targets in their order.
 func (e *engine) inBatches(ctx context.Context, size int, m middle) error {
 	for rest := e.Targets; len(rest) > 0 && ctx.Err() == nil; {
-		n := min(size, len(rest))
+		n := distinct(rest[:min(size, len(rest))])
 		if _, err := e.settle(ctx, e.Plan.Verb, rest[:n], m); err != nil {
 			return err
 		}
 		rest = rest[n:]
 	}
 	return nil
+}
+
+// distinct is how many targets from the first one on have queue IDs of their
+// own: the vault can have copies of several messages that bore the same one,
+// and an intent names each once.
+func distinct(targets []plan.Target) int {
+	seen := make(map[postfix.QueueID]bool, len(targets))
+	for i := range targets {
+		if seen[targets[i].ID] {
+			return i
+		}
+		seen[targets[i].ID] = true
+	}
+	return len(targets)
 }
 
 // middle is what a verb does between intent and outcome.

@@ -86,6 +86,8 @@ func middleOf(v plan.Verb) middle {
 		return letting{}
 	case plan.Restore:
 		return restore{}
+	case plan.Purge:
+		return purge{}
 	}
 	return nil
 }

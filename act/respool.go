@@ -3,6 +3,8 @@ package act
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +62,14 @@ func (b *batch) respool(ctx context.Context, k *task) error {
 		return nil
 	}
 	defer func() { _ = unix.Close(dir) }()
-	temp, inode, err := writeTemporary(dir, plain)
+	temp, inode, sum, err := writeTemporary(dir, plain)
+	// What lies in the vault now is the message only if it is what the audit log
+	// has the digest of: age tells nobody who encrypted, and root's files can be
+	// exchanged by whoever becomes root.
+	if c := b.e.past.Items[k.Item]; err == nil && (c == nil || c.Sum != sum) {
+		_ = unix.Unlinkat(dir, temp, 0)
+		err = errors.New("its copy is not what the audit log has the digest of")
+	}
 	if err != nil {
 		k.spare(record.Failed, err.Error())
 		return nil
@@ -96,15 +105,15 @@ func openHold(in postfix.Instance) (int, error) {
 }
 
 // writeTemporary writes the content under a name as mail_queue_enter makes it,
-// and returns when it is on disk.
-func writeTemporary(dir int, content io.Reader) (name string, inode uint64, err error) {
+// and returns when it is on disk, with the digest of what was written.
+func writeTemporary(dir int, content io.Reader) (name string, inode uint64, sum string, err error) {
 	name = fmt.Sprintf("%d.%d", time.Now().UnixNano()/1000%1e9, os.Getpid())
 	fd, err := unix.Openat(dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return "", 0, fmt.Errorf("make %q in the hold queue: %w", name, err)
+		return "", 0, "", fmt.Errorf("make %q in the hold queue: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	_, err = io.Copy(f, content)
+	f, digest := os.NewFile(uintptr(fd), name), sha256.New()
+	_, err = io.Copy(io.MultiWriter(f, digest), content)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -112,9 +121,9 @@ func writeTemporary(dir int, content io.Reader) (name string, inode uint64, err 
 	err = errors.Join(err, unix.Fstat(fd, &st), f.Close())
 	if err != nil {
 		_ = unix.Unlinkat(dir, name, 0)
-		return "", 0, fmt.Errorf("write %q in the hold queue: %w", name, err)
+		return "", 0, "", fmt.Errorf("write %q in the hold queue: %w", name, err)
 	}
-	return name, st.Ino, nil
+	return name, st.Ino, hex.EncodeToString(digest.Sum(nil)), nil
 }
 
 // freeID makes a queue ID that nothing bears: no message, and no log of one,

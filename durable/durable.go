@@ -100,6 +100,15 @@ func discard(dir *os.File, name string) error {
 	return nil
 }
 
+// Remove removes a file and returns when that is on disk. A file that is not
+// there is no error.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %q: %w", path, err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 // Sweep removes files from a directory that killed writers left unfinished.
 // A younger one may still be written; one that is removed under its writer's
 // hands costs that writer an error at its rename, and nobody a content.

@@ -130,6 +130,8 @@ type Copy struct {
 	// Restored is the queue ID under which it came back, "" where it did not.
 	Restored postfix.QueueID
 	Purged   bool
+	// Legal is set while it is under legal hold: it must not be purged.
+	Legal bool
 }
 
 // Fold computes the ledger. It stops at the first entry that cannot be read:
@@ -174,6 +176,8 @@ func (l *Ledger) add(e *Entry) error {
 		return nil
 	case Saved:
 		return decoded(e, func(_ *Entry, b *SavedBody) { l.Saved = append(l.Saved, *b) })
+	case LegalHold:
+		return decoded(e, l.addLegal)
 	case Torn:
 		l.Torn++
 		return nil
@@ -247,6 +251,14 @@ func (l *Ledger) addKept(e *Entry, b *KeptBody) {
 func (l *Ledger) addNote(e *Entry, b *NoteBody) {
 	if intent := l.Open[e.Ref]; intent != nil {
 		intent.Notes = append(intent.Notes, *b)
+	}
+}
+
+func (l *Ledger) addLegal(_ *Entry, b *LegalBody) {
+	for _, name := range b.Items {
+		if c := l.Items[name]; c != nil {
+			c.Legal = b.On
+		}
 	}
 }
 

@@ -23,20 +23,21 @@ type Kind string
 
 // The kinds of entries.
 const (
-	Begin    Kind = "begin"    // the first of a log: host, time zone, key
-	Planned  Kind = "plan"     // a plan was sealed (PlanBody)
-	Approved Kind = "approve"  // a second person agreed (PlanBody)
-	Started  Kind = "start"    // a plan begins to run (PlanBody)
-	Intended Kind = "intent"   // a batch is about to be acted upon (IntentBody); Files are its messages
-	Kept     Kind = "vaulted"  // copies are in the vault (KeptBody); Ref is the intent
-	Noted    Kind = "note"     // something learnt in the middle (NoteBody); Ref is the intent
-	Settled  Kind = "outcome"  // what was seen afterwards (OutcomeBody); Ref is the intent
-	Ended    Kind = "end"      // a plan ended (EndBody); Ref is its start
-	Looked   Kind = "inspect"  // somebody was shown content (InspectBody)
-	Due      Kind = "due"      // something must happen later (DueBody)
-	DueDone  Kind = "due-done" // it happened (DueBody); Ref is the due entry
-	Saved    Kind = "snapshot" // a snapshot was saved (SavedBody)
-	Torn     Kind = "torn"     // the line before was cut by a crash (TornBody)
+	Begin     Kind = "begin"      // the first of a log: host, time zone, key
+	Planned   Kind = "plan"       // a plan was sealed (PlanBody)
+	Approved  Kind = "approve"    // a second person agreed (PlanBody)
+	Started   Kind = "start"      // a plan begins to run (PlanBody)
+	Intended  Kind = "intent"     // a batch is about to be acted upon (IntentBody); Files are its messages
+	Kept      Kind = "vaulted"    // copies are in the vault (KeptBody); Ref is the intent
+	Noted     Kind = "note"       // something learnt in the middle (NoteBody); Ref is the intent
+	Settled   Kind = "outcome"    // what was seen afterwards (OutcomeBody); Ref is the intent
+	Ended     Kind = "end"        // a plan ended (EndBody); Ref is its start
+	Looked    Kind = "inspect"    // somebody was shown content (InspectBody)
+	LegalHold Kind = "legal-hold" // copies must not be purged, or may again (LegalBody)
+	Due       Kind = "due"        // something must happen later (DueBody)
+	DueDone   Kind = "due-done"   // it happened (DueBody); Ref is the due entry
+	Saved     Kind = "snapshot"   // a snapshot was saved (SavedBody)
+	Torn      Kind = "torn"       // the line before was cut by a crash (TornBody)
 )
 
 // Entry is one line of the audit log.
@@ -193,6 +194,16 @@ type InspectBody struct {
 	Item   string          `json:"item,omitempty"`
 	What   string          `json:"what"` // "body", "vault"
 	Reason string          `json:"reason"`
+	Ticket string          `json:"ticket,omitempty"`
+}
+
+// LegalBody is the detail of LegalHold.
+type LegalBody struct {
+	By     plan.Who `json:"by"`
+	Items  []string `json:"items"`
+	On     bool     `json:"on"`
+	Reason string   `json:"reason"`
+	Ticket string   `json:"ticket,omitempty"`
 }
 
 // DueBody is the detail of Due and DueDone.

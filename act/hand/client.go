@@ -215,13 +215,7 @@ func putKept(f *frame, kept record.KeptBody, failed map[postfix.QueueID]string) 
 	f.putText(kept.Plan)
 	f.putText(kept.Pack)
 	f.putText(kept.Sum)
-	f.putInt(int64(len(kept.Items)))
-	for _, item := range kept.Items {
-		f.putText(item.Name)
-		f.putText(string(item.ID))
-		f.putText(item.Sum)
-		f.putInt(item.Size)
-	}
+	f.putItems(kept.Items)
 	f.putInt(int64(len(failed)))
 	for id, why := range failed {
 		f.putText(string(id))
@@ -231,10 +225,7 @@ func putKept(f *frame, kept record.KeptBody, failed map[postfix.QueueID]string) 
 
 func takeKept(f *frame) (record.KeptBody, map[postfix.QueueID]string) {
 	kept := record.KeptBody{Plan: f.text(), Pack: f.text(), Sum: f.text()}
-	kept.Items = make([]record.Item, f.count(4))
-	for i := range kept.Items {
-		kept.Items[i] = record.Item{Name: f.text(), ID: postfix.QueueID(f.text()), Sum: f.text(), Size: f.int()}
-	}
+	kept.Items = f.items()
 	failed := make(map[postfix.QueueID]string)
 	for range f.count(2) {
 		id := postfix.QueueID(f.text())

@@ -45,6 +45,9 @@ const (
 	askKeep
 	askReserve
 	askCheckpoint
+	askPurge
+	askItems
+	askVerify
 )
 
 // server is a hand at work.
@@ -167,6 +170,12 @@ func (s *server) serve(f *frame) (reply frame, file *os.File, err error) {
 			note, err = s.log.Checkpoint()
 		}
 		reply.putText(note)
+	case askPurge:
+		err = s.purge(f)
+	case askItems:
+		reply, err = s.itemStates(f)
+	case askVerify:
+		reply, err = s.verifyVault(f)
 	default:
 		err = ErrFrame
 	}

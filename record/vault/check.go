@@ -38,9 +38,9 @@ type Checked struct {
 	Items []record.Item
 }
 
-// Verify compares every pack with what the audit log says was kept. Without
-// the log a planted pack looks like any other.
-func (s *Store) Verify(kept []record.KeptBody) ([]Checked, error) {
+// Verify compares every pack with what the audit log says was kept, and which
+// items were purged since. Without the log a planted pack looks like any other.
+func (s *Store) Verify(kept []record.KeptBody, purged map[string]bool) ([]Checked, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, fmt.Errorf("verify the vault: %w", err)
@@ -58,12 +58,21 @@ func (s *Store) Verify(kept []record.KeptBody) ([]Checked, error) {
 			out = append(out, Checked{Pack: name, State: Planted, Why: "the audit log does not know it"})
 			continue
 		}
+		if slices.ContainsFunc(kept[i].Items, func(it record.Item) bool { return purged[it.Name] }) {
+			out = append(out, s.checkEach(kept[i], purged))
+			continue
+		}
 		out = append(out, s.check(kept[i]))
 	}
 	for _, k := range kept {
-		if k.Pack != "" && !there[k.Pack] {
-			out = append(out, Checked{Pack: k.Pack, State: Missing, Why: "the audit log has it", Items: k.Items})
+		if k.Pack == "" || there[k.Pack] {
+			continue
 		}
+		c := Checked{Pack: k.Pack, State: Missing, Why: "the audit log has it", Items: k.Items}
+		if !slices.ContainsFunc(k.Items, func(it record.Item) bool { return !purged[it.Name] }) {
+			c.State, c.Why = Purged, ""
+		}
+		out = append(out, c)
 	}
 	slices.SortFunc(out, func(a, b Checked) int { return strings.Compare(a.Pack, b.Pack) })
 	return out, nil

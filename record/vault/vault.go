@@ -3,7 +3,7 @@
 //
 // Copies lie in packs, one file for each batch, so that a thousand messages
 // cost one sync of the disk and not a thousand. A pack gets its name when it is
-// whole, on disk, and read back; it is never changed afterwards.
+// whole, on disk, and read back. Afterwards only Purge changes it.
 //
 // Invariants: an item that Write has returned can be read back bit by bit; an
 // item whose bytes are not those that were written is named as damaged and

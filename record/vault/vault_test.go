@@ -145,7 +145,7 @@ func TestEveryFlippedByteAndCutIsFound(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		checked, err := s.Verify(kept)
+		checked, err := s.Verify(kept, nil)
 		if err != nil || len(checked) != 1 || checked[0].State != vault.Damaged || checked[0].Why == "" {
 			t.Fatalf("%s: %+v, %v", what, checked, err)
 		}
@@ -165,7 +165,7 @@ func TestEveryFlippedByteAndCutIsFound(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if checked, err := s.Verify(kept); err != nil || checked[0].State != vault.Good {
+	if checked, err := s.Verify(kept, nil); err != nil || checked[0].State != vault.Good {
 		t.Errorf("the good one: %+v, %v", checked, err)
 	}
 }
@@ -182,7 +182,7 @@ func TestPlantedSwappedAndMissingPacksAreNamed(t *testing.T) {
 	write(t, planted, "one", message("4F2A01B2C4", "forged", ""))
 	states := func() map[string]vault.State {
 		t.Helper()
-		checked, err := s.Verify(kept)
+		checked, err := s.Verify(kept, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func TestForgedPackOfTheRightNameIsDamaged(t *testing.T) {
 	}
 	s := open(t, dir)
 	write(t, s, "one", message("4F2A01B2C4", "forged", ""))
-	checked, err := s.Verify([]record.KeptBody{kept})
+	checked, err := s.Verify([]record.KeptBody{kept}, nil)
 	if err != nil || checked[0].State != vault.Damaged {
 		t.Errorf("%+v, %v", checked, err)
 	}
@@ -292,7 +292,7 @@ func TestEncryptedItemsOpenWithTheirKeyAlone(t *testing.T) {
 			t.Errorf("without its key: %q, %v", got, err)
 		}
 	}
-	if checked, err := s.Verify([]record.KeptBody{kept}); err != nil || checked[0].State != vault.Good {
+	if checked, err := s.Verify([]record.KeptBody{kept}, nil); err != nil || checked[0].State != vault.Good {
 		t.Errorf("verified without the key: %+v, %v", checked, err)
 	}
 	if _, err := vault.Open(dir, []string{"age1nonsense"}); err == nil {
@@ -320,7 +320,7 @@ func TestFullDiskLeavesNothingBehind(t *testing.T) {
 	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 {
 		t.Errorf("it left %v behind, %v", names, err)
 	}
-	if checked, err := s.Verify([]record.KeptBody{small}); err != nil || checked[0].State != vault.Good {
+	if checked, err := s.Verify([]record.KeptBody{small}, nil); err != nil || checked[0].State != vault.Good {
 		t.Errorf("%+v, %v", checked, err)
 	}
 }
