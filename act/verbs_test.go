@@ -392,6 +392,51 @@ func TestDeleteLeavesDeliveredMail(t *testing.T) {
 }
 
 // TestRestoreSparesWhatIsQueued: a second copy would be a duplicate.
+// TestRestoreRefusesAnotherCopy: what lies in the vault is not what was put
+// there, and sends somebody else's words if it is let go.
+func TestRestoreRefusesAnotherCopy(t *testing.T) {
+	w := newWorld(t, false)
+	k, other := w.message(postfix.Deferred, "m1", "one.example"), w.message(postfix.Deferred, "m2", "one.example")
+	for i, o := range w.do(plan.Delete, plan.Options{}, k, other).Outcomes {
+		[]*plan.Target{&k, &other}[i].Item = o.Item
+	}
+	data, err := os.ReadFile(filepath.Join(w.vault, other.Item))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(w.vault, k.Item), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := one(t, w.do(plan.Restore, plan.Options{}, k))
+	if o.State != record.Failed || !strings.Contains(o.Text, "digest") || len(w.copies()) > 0 {
+		t.Errorf("outcome %+v, in the queue %v", o, w.copies())
+	}
+	if o := one(t, w.do(plan.Restore, plan.Options{}, other)); o.State != record.Done {
+		t.Errorf("the one that is as it was: %+v", o)
+	}
+}
+
+func TestPurgeSparesLegalHold(t *testing.T) {
+	w := newWorld(t, false)
+	k := w.message(postfix.Deferred, "m1", "one.example")
+	k.Item = one(t, w.do(plan.Delete, plan.Options{}, k)).Item
+	for _, on := range []bool{true, false} {
+		if _, err := w.hand().Append(t.Context(), record.LegalHold, 0, nil, record.LegalBody{Items: []string{k.Item}, On: on}); err != nil {
+			t.Fatal(err)
+		}
+		want := record.Done
+		if on {
+			want = record.Refused
+		}
+		if o := one(t, w.do(plan.Purge, plan.Options{}, k)); o.State != want || w.ledger().Items[k.Item].Purged == on {
+			t.Errorf("legal hold %v: %+v", on, o)
+		}
+	}
+	if o := one(t, w.do(plan.Restore, plan.Options{}, k)); o.State != record.Failed {
+		t.Errorf("restore of what was purged: %+v", o)
+	}
+}
+
 func TestRestoreSparesWhatIsQueued(t *testing.T) {
 	w := newWorld(t, false)
 	k := w.message(postfix.Deferred, "m1", "one.example")
