@@ -29,7 +29,7 @@ var readVerbs = []string{"queue", "show", "triage"}
 var changingVerbs = []string{"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo", "recover"}
 
 // otherVerbs have nothing to do with the spool.
-var otherVerbs = []string{"audit", "completion", "config", "explain", "help", "logs", "plan", "version"}
+var otherVerbs = []string{"account", "audit", "completion", "config", "explain", "help", "logs", "plan", "snapshot", "version"}
 
 func TestReadingLeavesNoTrace(t *testing.T) {
 	for _, c := range []struct {
