@@ -47,6 +47,10 @@ func Steps(ctx context.Context, in postfix.Instance, o ReadOptions, from Positio
 	return t.Trace
 }
 
+// slackBefore is how much earlier lines are taken from where only a time is
+// known. Stamps are of whole seconds, and step back by one.
+const slackBefore = 2 * time.Second
+
 // tracing is one Steps.
 type tracing struct {
 	Trace
@@ -112,7 +116,9 @@ func (t *tracing) file(ctx context.Context, where Where, from Position) {
 	t.strict = where.Configured
 	first, offset, exact := files.place(from)
 	if !exact {
-		t.since = t.o.Since.Truncate(time.Second).UnixNano()
+		// Agents log a delivery before they mark it in the file: a line from just
+		// before the look can be of a recipient that was still to do in it.
+		t.since = t.o.Since.Truncate(time.Second).Add(-slackBefore).UnixNano()
 		first, offset = len(files.files)-1, 0
 		t.reaches(files)
 	}
@@ -302,7 +308,7 @@ func (t *tracing) tell(source string, trust observe.Trust) {
 // writing them: those of others than Postfix are no evidence at all.
 func (t *tracing) journal(ctx context.Context, from Position) {
 	since := t.o.Since
-	if !from.At.IsZero() && from.At.After(since) {
+	if !from.At.IsZero() {
 		since = from.At
 	}
 	t.journalReaches(ctx, since)
