@@ -22,6 +22,8 @@ type Policy struct {
 	PerRun                      int
 	// Judge says what the policy has against a plan; nil has nothing.
 	Judge func(plan.Verb, Facts) []plan.Bar
+	// ViewTicket is set where nobody looks at content without a ticket.
+	ViewTicket bool
 	// May says whether an account may do something: a verb, or "inspect".
 	May func(what, login string) bool
 }
@@ -47,6 +49,7 @@ func PolicyOf(c *config.Config) Policy {
 		Digest: c.Digest(), Lifetime: time.Duration(c.Policy.PlanLifetime), Review: time.Duration(c.Policy.HoldReview),
 		Retention: time.Duration(c.Vault.Retention), PerRun: c.Release.PerRun,
 	}
+	p.ViewTicket = c.Policy.Inspect.NeedsTicket
 	rules := c.Policy
 	p.May = func(what, login string) bool {
 		rule, known := rules.Rule(what)

@@ -113,6 +113,10 @@ func (d *drafting) sparedCopy(c *record.Copy, queued map[record.File]bool, ids m
 	switch {
 	case c.Purged:
 		return plan.SkipPurged, ""
+	case d.r.Verb == plan.Purge && c.Legal:
+		return plan.SkipLegalHold, "holdfast vault legal-hold --lift ends it"
+	case d.r.Verb == plan.Purge && !d.r.Options.Anyway && d.now.Before(c.At.Add(d.o.policy.Retention)):
+		return plan.SkipRetention, "--anyway purges what is kept less than its time"
 	case d.r.Verb == plan.Purge:
 		return "", ""
 	case queued[record.File{ID: c.ID, Inode: c.Target.Inode}]:

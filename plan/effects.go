@@ -319,6 +319,8 @@ func (d *Draft) risks() []Risk {
 		add("null-sender", d.counts.null, "notices themselves: nobody is told of their end")
 	case Delete:
 		d.addArriving(&out)
+	case Purge:
+		add("gone-for-good", n, "gone for good: what was deleted cannot be restored afterwards")
 	}
 	if d.what.VaultOnSpool && (d.verb == Delete || d.verb == Expire || d.verb == Requeue) {
 		add("vault-disk", n, "copies to the vault, which lies on the file system of the queue: no space is won, and one disk holds both")

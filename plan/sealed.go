@@ -207,10 +207,11 @@ const (
 	SkipFinished   = "finished" // no recipient is left to do
 	SkipQueued     = "still-queued"
 	SkipDelivered  = "was-delivered"
-	SkipRequeued   = "requeued" // it lives on under another queue ID
+	SkipRequeued   = "requeued"       // it lives on under another queue ID
 	SkipPending    = "pending-bounce" // requeue would abandon it
 	SkipPurged     = "purged"
 	SkipLegalHold  = "legal-hold"
+	SkipRetention  = "retention" // not kept for as long as it is to be
 	SkipDigest     = "unreadable"
 )
 

@@ -33,6 +33,7 @@ func main() {
 		Change:    func(ctx context.Context, s cli.Settings) (cli.Changer, error) { return open(ctx, s, true) },
 		Keep:      func(ctx context.Context, s cli.Settings) (cli.Keeper, error) { return open(ctx, s, true) },
 		Record:    func(ctx context.Context, s cli.Settings) (cli.Recorder, error) { return open(ctx, s, false) },
+		View:      func(ctx context.Context, s cli.Settings) (cli.Viewer, error) { return open(ctx, s, true) },
 		Asks:      cli.TerminalOf(os.Stdin).Columns > 0,
 		Summarize: operate.SummarizeLogs,
 	})

@@ -140,6 +140,8 @@ func TestScreensOfTheRecord(t *testing.T) {
 		"json-plan-list":   {0, log, []string{"plan", "list", "-o", "json"}},
 		"plan-show":        {80, log, []string{"plan", "show", "1a1a"}},
 		"recover":          {80, log, []string{"recover"}},
+		"vault-list":       {120, log, []string{"vault", "list", "--every"}},
+		"json-vault-list":  {0, log, []string{"vault", "list", "-o", "json", "--every"}},
 		"json-recover":     {0, log, []string{"recover", "-o", "json"}},
 		"help-audit":       {80, log, []string{"audit", "--help"}},
 		"help-proving":     {80, log, []string{"--help"}},

@@ -27,6 +27,7 @@ type changeVerb struct {
 	example string
 	flags   []string // of Options, by name
 	selects bool     // by the language of selections; otherwise one argument
+	anyway  string   // what --anyway means, where it is not the usual
 }
 
 // changeVerbs are the verbs, in the order in which one reaches for them.
@@ -88,7 +89,7 @@ func changeVerbs() []changeVerb {
 				"requeue lives on under another queue ID: with --anyway its copy comes back too,\n" +
 				"for the case that the mail log says it was thrown away.",
 			example: "  holdfast restore 3F2A01B2C4 --reason 'deleted by mistake'",
-			flags:   []string{"anyway"},
+			flags:   []string{"anyway"}, anyway: "restore too what Postfix took in anew: it may then be sent twice",
 		},
 		{
 			name: "undo", use: "undo [flags] PLAN", short: "take back what a plan has done",
@@ -133,7 +134,7 @@ func (p *program) changeCommand(v changeVerb) *cobra.Command {
 		Use: use, Short: v.short, GroupID: groupAct, Long: v.long, Example: v.example,
 		RunE: p.run(func(ctx context.Context, args []string) error { return p.change(ctx, v, *o, args) }),
 	}
-	sections := []section{{"How it is done", changeFlags(o, v.flags)}}
+	sections := []section{{"How it is done", changeFlags(o, &v)}}
 	if v.selects {
 		which := section{"Which messages (holdfast help where lists the fields of --where)", selectionFlags(&o.sel)}
 		sections = append([]section{which}, sections...)
@@ -152,7 +153,7 @@ func (p *program) changeCommand(v changeVerb) *cobra.Command {
 }
 
 // changeFlags are the flags that every such verb has, and those of its own.
-func changeFlags(o *changeOptions, own []string) *pflag.FlagSet {
+func changeFlags(o *changeOptions, v *changeVerb) *pflag.FlagSet {
 	f := pflag.NewFlagSet("change", pflag.ContinueOnError)
 	f.StringVar(&o.reason, "reason", "", "why it is done, in your `WORDS`; asked for at a terminal")
 	f.StringVar(&o.ticket, "ticket", "", "`NUMBER` of the ticket or incident that it belongs to")
@@ -167,7 +168,10 @@ func changeFlags(o *changeOptions, own []string) *pflag.FlagSet {
 	all.BoolVar(&o.opts.Effects, "effects", false, "accept the side effects that the plan names")
 	all.IntVar(&o.opts.PerRun, "per-run", 0, "let at most `N` messages go with each queue run (default: the policy's)")
 	all.DurationVar(&o.review, "review", 0, "look at the hold again after this `TIME` (default: the policy's)")
-	for _, name := range own {
+	if v.anyway != "" {
+		all.Lookup("anyway").Usage = v.anyway
+	}
+	for _, name := range v.flags {
 		f.AddFlag(all.Lookup(name))
 	}
 	return f

@@ -167,6 +167,8 @@ func skipped(why string) present.Words {
 		return present.Say("purged from the vault")
 	case plan.SkipLegalHold:
 		return present.Say("under legal hold")
+	case plan.SkipRetention:
+		return present.Say("not kept for its time yet")
 	case plan.SkipDigest:
 		return present.Say("unreadable")
 	}

@@ -91,6 +91,9 @@ type Env struct {
 	// read what was recorded; nil as above.
 	Keep   func(context.Context, Settings) (Keeper, error)
 	Record func(context.Context, Settings) (Recorder, error)
+	// View reaches the host to look at content; where it is nil what shows
+	// content goes on no record.
+	View func(context.Context, Settings) (Viewer, error)
 	// Asks is set where stdin is a terminal: then questions are answered there.
 	Asks bool
 	// Summarize sums up log files, "-" being stdin. Started as root it opens
@@ -237,7 +240,7 @@ func (p *program) addProofs(root *cobra.Command) {
 	}
 	root.AddGroup(&cobra.Group{ID: groupProve, Title: "Prove"})
 	if p.env.Record != nil {
-		root.AddCommand(p.planCommand(), p.auditCommand())
+		root.AddCommand(p.planCommand(), p.auditCommand(), p.vaultCommand())
 	}
 	if p.env.Keep != nil {
 		root.AddCommand(p.recoverCommand())

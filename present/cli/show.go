@@ -15,26 +15,34 @@ import (
 	"holdfast/present"
 )
 
-type showOptions struct{ body bool }
+type showOptions struct {
+	body bool
+	why  *operate.Viewing
+}
 
 // longestBody is how much of a body is shown: enough to know what it is.
 const longestBody = 1 << 20
 
 func (p *program) showCommand() *cobra.Command {
-	o := &showOptions{}
+	o := &showOptions{why: &operate.Viewing{}}
 	cmd := &cobra.Command{
 		Use: "show [flags] ID... | -", Short: "everything about a message: recipients, reasons, next try, headers",
 		GroupID: groupLook,
 		Long: "Shows all that the queue knows about a message: where it came from, whom it has\n" +
 			"still to reach and why it did not, when it is tried next, when it is given up,\n" +
-			"and its headers. The body is private and is shown only with --body.",
+			"and its headers. The body is private: it is shown only with --body and a reason,\n" +
+			"and who looked is in the audit log.",
 		Example: "  holdfast show 3F2A01B2C4\n" +
-			"  holdfast show 3F2A01B2C4 --body\n" +
+			"  holdfast show 3F2A01B2C4 --body --reason 'is this the flood?'\n" +
 			"  holdfast queue --sender '<>' -o json | jq -r .id | holdfast show -",
 		RunE: p.run(func(ctx context.Context, args []string) error { return p.show(ctx, *o, args) }),
 	}
 	f := pflag.NewFlagSet("show", pflag.ContinueOnError)
-	f.BoolVar(&o.body, "body", false, "show the body too, at most its first megabyte")
+	if p.env.View != nil {
+		f = whyFlags(o.why)
+		f.Lookup("reason").Usage = "why a body is looked at, in your `WORDS`; asked for at a terminal"
+	}
+	f.BoolVar(&o.body, "body", false, "show the body too, at most its first megabyte; that is recorded")
 	p.describe(cmd, verb{
 		sections: []section{{"What is shown", f}},
 		exits:    []int{exitDone, exitFailed, exitUsage, exitCannotTell, exitInterrupted},
@@ -52,7 +60,7 @@ func (p *program) show(ctx context.Context, o showOptions, args []string) (err e
 	if sel.IDs == nil {
 		return usageError(present.Shell("holdfast", "queue").String()+" lists the messages with their IDs", "no ID is given")
 	}
-	op, err := p.env.Open(ctx, p.settings)
+	op, err := p.openToShow(ctx, o, sel.IDs)
 	if err != nil {
 		return err
 	}
@@ -86,6 +94,26 @@ func (p *program) show(ctx context.Context, o showOptions, args []string) (err e
 		return notThere(lost, true)
 	}
 	return nil
+}
+
+// openToShow reaches the host. Whoever wants bodies is on record first.
+func (p *program) openToShow(ctx context.Context, o showOptions, ids []postfix.QueueID) (op Operator, err error) {
+	if !o.body || p.env.View == nil {
+		return p.env.Open(ctx, p.settings)
+	}
+	if o.why.Reason == "" {
+		if o.why.Reason, err = p.askReason(ctx); err != nil {
+			return nil, err
+		}
+	}
+	host, err := p.env.View(ctx, p.settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := host.Viewed(ctx, ids, *o.why); err != nil {
+		return nil, errors.Join(err, host.Close())
+	}
+	return host, nil
 }
 
 func (p *program) showOne(d *operate.Detail, o showOptions) error {

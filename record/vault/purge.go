@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"holdfast/durable"
 	"holdfast/record"
 )
@@ -46,58 +44,34 @@ func packsOf(items []string) []string {
 }
 
 func (s *Store) purge(name string, items []string) (err error) {
-	p, err := s.open(name, os.O_RDWR)
+	p, err := s.open(name, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.file.Close()) }()
+	var gone []durable.Range
 	left := 0
 	for i := range p.items {
 		it := &p.items[i]
-		if !slices.Contains(items, it.Name) {
-			blank, err := p.blank(it)
-			if err != nil {
-				return err
-			}
-			if !blank {
-				left++
+		if slices.Contains(items, it.Name) {
+			for _, m := range it.Members {
+				gone = append(gone, durable.Range{Offset: m.Offset, Length: m.Length})
 			}
 			continue
 		}
-		for _, m := range it.Members {
-			if err := p.punch(m); err != nil {
-				return fmt.Errorf("item %q: %w", it.Name, err)
-			}
-		}
-	}
-	if err := p.file.Sync(); err != nil {
-		return fmt.Errorf("pack %q: %w", name, err)
-	}
-	if left > 0 {
-		return nil
-	}
-	return durable.Remove(s.path(name))
-}
-
-// punch frees a member's blocks; what it does not free it overwrites: the bytes
-// must be gone, not only the space.
-func (p *pack) punch(m stored) error {
-	if m.Length == 0 {
-		return nil
-	}
-	err := unix.Fallocate(int(p.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, m.Offset, m.Length)
-	if !errors.Is(err, unix.EOPNOTSUPP) {
-		return err
-	}
-	zeros := make([]byte, 1<<16)
-	for at := int64(0); at < m.Length; {
-		n, err := p.file.WriteAt(zeros[:min(int64(len(zeros)), m.Length-at)], m.Offset+at)
+		blank, err := p.blank(it)
 		if err != nil {
 			return err
 		}
-		at += int64(n)
+		if !blank {
+			left++
+		}
 	}
-	return nil
+	// Erased first in any case: a name that is removed leaves the bytes on disk.
+	if err := durable.Erase(s.path(name), gone); err != nil || left > 0 {
+		return err
+	}
+	return durable.Remove(s.path(name))
 }
 
 // blank says whether nothing of an item is left. A queue file is never empty,
