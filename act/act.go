@@ -17,6 +17,7 @@ import (
 	"os"
 
 	"holdfast/act/hand"
+	"holdfast/observe/maillog"
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/record"
@@ -66,4 +67,7 @@ type Step struct {
 	Outcomes         []record.Outcome
 	// Waiting is set while nothing is done until something is seen; hostile.
 	Waiting string
+	// Log is a line of the mail log about a message that is tried; hostile. It
+	// is nil but for steps that tell of nothing else.
+	Log *maillog.Line
 }

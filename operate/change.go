@@ -144,6 +144,11 @@ func (o *Operator) Run(ctx context.Context, p *plan.Plan, targets []plan.Target,
 	if err := barred(p, ledger); err != nil {
 		return act.Report{}, err
 	}
+	if p.Verb == plan.Try {
+		told, end := o.witness(ctx, in, targets, tell)
+		job.Tell = told
+		defer end()
+	}
 	return act.Execute(ctx, job)
 }
 

@@ -257,6 +257,7 @@ func (d *Draft) Places() map[string]int { return d.places }
 func (d *Draft) Effects() Effects {
 	e := d.effects
 	e.Senders, e.Destinations = most(d.senders), most(d.places)
+	e.MoreSenders, e.MoreDestinations = len(d.senders)-len(e.Senders), len(d.places)-len(e.Destinations)
 	e.Sample = sampleOf(d.Targets())
 	for _, why := range slices.Sorted(maps.Keys(d.skips)) {
 		e.Skipped = append(e.Skipped, *d.skips[why])

@@ -163,10 +163,13 @@ type Effects struct {
 	Recipients int `json:"recipients"`
 	// Elsewhere are recipients that the selection did not ask for, at other
 	// destinations, whom these messages carry too.
-	Elsewhere    int      `json:"elsewhere,omitempty"`
-	Senders      []Tally  `json:"senders"`
-	Destinations []Tally  `json:"destinations"`
-	Sample       []Target `json:"sample"`
+	Elsewhere    int     `json:"elsewhere,omitempty"`
+	Senders      []Tally `json:"senders"`
+	Destinations []Tally `json:"destinations"`
+	// MoreSenders and MoreDestinations are how many there are beside those.
+	MoreSenders      int      `json:"more_senders,omitempty"`
+	MoreDestinations int      `json:"more_destinations,omitempty"`
+	Sample           []Target `json:"sample"`
 	// Skipped are messages that were selected and that the plan leaves alone.
 	Skipped []Skip `json:"skipped,omitempty"`
 	Risks   []Risk `json:"risks,omitempty"`

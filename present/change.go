@@ -129,4 +129,15 @@ type SummaryRecord struct {
 	Why  []string `json:"why"`
 	// Back is the command that takes it back, empty where nothing does.
 	Back []string `json:"back"`
+	// Tries are what the mail log said of each recipient of a try.
+	Tries []TryRecord `json:"tries"`
+}
+
+// TryRecord is what the mail log said of one attempt.
+type TryRecord struct {
+	Recipient Text   `json:"recipient"`
+	Relay     Text   `json:"relay"`
+	Status    string `json:"status"` // sent, deferred, bounced, ...
+	DSN       string `json:"dsn"`
+	Reason    Text   `json:"reason"`
 }

@@ -258,11 +258,18 @@ func (p *program) change(ctx context.Context, v changeVerb, o changeOptions, arg
 func (p *program) carryOut(ctx context.Context, host Changer, made *plan.Plan, targets []plan.Target) error {
 	_ = p.screen.Flush() // its error is kept; the plan stands on the screen before it runs
 	progress := p.screen.watchProgress(made.Count, present.Say("messages"))
-	report, failed := host.Run(ctx, made, targets, func(s Step) { progress.done.Store(int64(s.Settled)) })
+	var tries []present.TryRecord
+	report, failed := host.Run(ctx, made, targets, func(s Step) {
+		if s.Log != nil {
+			tries = append(tries, p.showLog(s.Log)...)
+			return
+		}
+		progress.done.Store(int64(s.Settled))
+	})
 	progress.end()
 	// What was done is told even where the run failed: the outcomes were seen.
 	if failed == nil || len(report.Outcomes) > 0 {
-		if err := p.showReport(made, &report); err != nil {
+		if err := p.showReport(made, &report, tries); err != nil {
 			return errors.Join(failed, err)
 		}
 	}

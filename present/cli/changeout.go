@@ -3,6 +3,7 @@ package cli
 import (
 	"slices"
 
+	"holdfast/observe/maillog"
 	"holdfast/plan"
 	"holdfast/present"
 	"holdfast/record"
@@ -17,22 +18,58 @@ func notDone() []record.State {
 }
 
 // showReport tells what was seen of a plan's messages afterwards.
-func (p *program) showReport(made *plan.Plan, r *Report) error {
+func (p *program) showReport(made *plan.Plan, r *Report, tries []present.TryRecord) error {
 	if r.CheckpointErr != nil {
 		p.screen.Note(present.Say("the audit log could not be signed: %s", text(r.CheckpointErr.Error())))
 	}
 	if p.screen.json {
-		return p.reportJSON(made, r)
+		return p.reportJSON(made, r, tries)
 	}
 	s := &planSheet{page: page{screen: p.screen}, p: made, at: p.env.Now()}
 	s.result(r)
+	s.verdicts(tries)
 	s.each(r)
 	s.afterwards(r)
 	s.write()
 	return nil
 }
 
-func (p *program) reportJSON(made *plan.Plan, r *Report) error {
+// showLog shows a line of the mail log as it comes, and returns what it says of
+// an attempt, if it says something.
+func (p *program) showLog(l *maillog.Line) []present.TryRecord {
+	if !p.screen.json {
+		p.screen.Line(present.Say("%s", present.Say("LOG")).In(present.Faint), present.Say("  %s %s: %s", present.Clock(l.At, p.env.Now()), text(l.Program), text(l.Text)))
+		_ = p.screen.Flush() // its error is kept
+	}
+	if l.Event != maillog.Delivery {
+		return nil
+	}
+	return []present.TryRecord{{
+		Recipient: present.Hostile(l.Recipient), Relay: present.Hostile(l.Relay), Status: l.Status, DSN: l.DSN, Reason: present.Hostile(l.Reason),
+	}}
+}
+
+// verdicts say what became of each recipient of a message that was tried.
+func (s *planSheet) verdicts(tries []present.TryRecord) {
+	label := present.Say("VERDICT")
+	for i := range tries {
+		t := &tries[i]
+		words, style := present.Say("%s: %s", text(t.Status), t.Recipient.Words(0)), present.Warn
+		switch t.Status {
+		case "sent":
+			words, style = present.Say("delivered to %s", t.Recipient.Words(0)), present.Good
+		case "deferred":
+			words = present.Say("put off again: %s", t.Recipient.Words(0))
+		case "bounced":
+			words = present.Say("refused for good: %s", t.Recipient.Words(0))
+		}
+		s.labelled(label, words.In(style), 0)
+		s.labelled(present.Say(""), present.Say("%s said: %s", t.Relay.Words(0), t.Reason.Words(0)), 0)
+		label = present.Say("")
+	}
+}
+
+func (p *program) reportJSON(made *plan.Plan, r *Report, tries []present.TryRecord) error {
 	id := made.ID()
 	for i := range r.Outcomes {
 		if err := p.screen.Record(present.OutcomeRecordOf(made, id, &r.Outcomes[i])); err != nil {
@@ -41,7 +78,7 @@ func (p *program) reportJSON(made *plan.Plan, r *Report) error {
 	}
 	return p.screen.Record(&present.SummaryRecord{
 		Envelope: present.Envelope{Schema: present.SchemaSummary, Instance: made.Instance},
-		Plan:     id, Verb: made.Verb, Counts: present.CountsOf(r.Outcomes), Left: r.Left, Why: r.Why, Back: wayBack(made),
+		Plan:     id, Verb: made.Verb, Counts: present.CountsOf(r.Outcomes), Left: r.Left, Why: r.Why, Back: wayBack(made), Tries: tries,
 	})
 }
 
@@ -139,7 +176,7 @@ func stateOf(v plan.Verb) present.Words {
 	case plan.Release:
 		return present.Say("in the queue again: Postfix delivers it, or returns it if its time has ended")
 	case plan.Try:
-		return present.Say("tried once; what the other side said is above")
+		return present.Say("tried once; if it did not go it waits for its next try, or is on hold where it was")
 	case plan.Requeue:
 		return present.Say("taken in anew under the IDs above; the old ones are gone")
 	case plan.Expire:

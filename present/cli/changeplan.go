@@ -68,13 +68,13 @@ func (s *planSheet) head() {
 // reach says whose mail it is and where it goes.
 func (s *planSheet) reach() {
 	e := &s.p.Effects
-	s.labelled(present.Say("FROM"), tallies(e.Senders, func(name string) present.Words {
+	s.labelled(present.Say("FROM"), tallies(e.Senders, e.MoreSenders, func(name string) present.Words {
 		if name == "" {
 			return present.Say("<> (null sender)")
 		}
 		return present.Address(name)
 	}), 0)
-	s.labelled(present.Say("TO"), tallies(e.Destinations, text), 0)
+	s.labelled(present.Say("TO"), tallies(e.Destinations, e.MoreDestinations, text), 0)
 	if e.Elsewhere > 0 {
 		s.labelled(present.Say("ALSO"), present.Say("these messages carry %s at other destinations, which the selection did not ask for",
 			present.Plural(e.Elsewhere, "recipient", "recipients")).In(present.Warn), 0)
@@ -100,12 +100,12 @@ func (s *planSheet) reach() {
 }
 
 // tallies puts names with their numbers into one line.
-func tallies(list []plan.Tally, name func(string) present.Words) present.Words {
+func tallies(list []plan.Tally, beside int, name func(string) present.Words) present.Words {
 	var parts []present.Words
 	for _, one := range list[:min(len(list), someNames)] {
 		parts = append(parts, present.Say("%s %s", name(one.Name), present.Count(one.Count)))
 	}
-	if more := len(list) - someNames; more > 0 {
+	if more := max(len(list)-someNames, 0) + beside; more > 0 {
 		parts = append(parts, present.Say("%s more", present.Count(more)))
 	}
 	return present.Join(", ", parts...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"holdfast/observe/maillog"
 	"holdfast/plan"
 	"holdfast/record"
 )
@@ -39,6 +40,9 @@ type Step struct {
 	Targets, Settled int
 	// Waiting is set while nothing is done until something is seen; hostile.
 	Waiting string
+	// Log is a line of the mail log about a message that is tried; hostile. Such
+	// a step tells of nothing else.
+	Log *maillog.Line
 }
 
 // Report is what became of a plan.

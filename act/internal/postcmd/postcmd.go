@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -146,6 +147,10 @@ func Run(ctx context.Context, c Call) (Said, error) {
 	return out, nil
 }
 
+// sums is how postsuper ends: with a number for each thing that it did
+// (postsuper.c, main).
+var sums = regexp.MustCompile(`^(Deleted|Requeued|Placed on hold|Released from hold|Force-expired|Renamed to match inode number): [0-9]+ messages?$`)
+
 // read finds the lines that name an ID of the call. Others are kept for people.
 func (s *Said) read(text, says string, ids []postfix.QueueID) {
 	asked := make(map[string]bool, len(ids))
@@ -160,6 +165,7 @@ func (s *Said) read(text, says string, ids []postfix.QueueID) {
 		case ours && what == says && asked[id]:
 			delete(asked, id) // said twice is said once
 			s.IDs = append(s.IDs, postfix.QueueID(id))
+		case ours && sums.MatchString(rest): // what it counts is seen afterwards
 		case len(s.Warnings) < mostWarnings && line != "":
 			s.Warnings = append(s.Warnings, line[:min(len(line), longestWarning)])
 		}
