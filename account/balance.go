@@ -132,12 +132,12 @@ func (b *balance) bear() {
 		}
 		at := slices.IndexFunc(byID[d.successor], func(l *life) bool { return b.isBorn(l, d) })
 		if at < 0 {
-			l := &life{id: d.successor, first: d.begun, last: d.at, promised: true, expected: d.target.Recipients}
+			l := &life{id: d.successor, first: d.begun, last: d.at, promised: true, born: d, expected: d.target.Recipients}
 			b.lives.all = append(b.lives.all, l)
 			continue
 		}
 		if l := byID[d.successor][at]; l.msg == nil {
-			l.promised, l.older = true, false
+			l.promised, l.older, l.born = true, false, d
 			if l.expected == 0 { // a new queue file has its own count, a restored one that of long ago
 				l.expected = d.target.Recipients
 			}

@@ -125,7 +125,7 @@ func (b *balance) ofWhole(l *life) *Target {
 	if l.msg == nil {
 		outstanding = 0 // how many there were is not known
 	}
-	d := b.deed(l)
+	d, others := b.deed(l)
 	switch {
 	case l.now != nil:
 		return b.unproven(t, l, "the message is still queued, but not for this recipient, and no line tells why")
@@ -138,14 +138,16 @@ func (b *balance) ofWhole(l *life) *Target {
 		if back := b.facts.items[d.item]; back != nil && d.item != "" {
 			t.Fate, t.Successor, t.Evidence = Moved, back.successor, recorded(back)
 		}
+	case l.expired != nil: // before what ended it: of that the line may be another message's
+		t.Fate, t.Notice, t.Evidence = Expired, l.notice, b.evidence(l.expired, l)
+	case others && l.expired == nil:
+		return b.unproven(t, l, "its queue ID was given to another message, which Holdfast removed, and no line tells how it ended")
 	case l.end == deleted && b.facts.open[l.id] != "":
 		return b.unproven(t, l, fmt.Sprintf("Holdfast was ended in the middle of %s: holdfast recover finds out", b.facts.open[l.id]))
 	case l.end == deleted:
 		t.Fate, t.Evidence = DeletedByOther, b.evidence(l.ended, l)
 	case l.successor != "":
 		t.Fate, t.Successor, t.Evidence = Moved, l.successor, b.evidence(cmp.Or(l.ended, &line{}), l)
-	case l.expired != nil:
-		t.Fate, t.Notice, t.Evidence = Expired, l.notice, b.evidence(l.expired, l)
 	case l.discard != nil && !l.active:
 		t.Fate, t.Evidence = Discarded, b.evidence(l.discard, l)
 	default:
@@ -154,24 +156,30 @@ func (b *balance) ofWhole(l *life) *Target {
 	return t
 }
 
-// deed finds what Holdfast's record says was done to a message.
-func (b *balance) deed(l *life) *deed {
+// deed finds what Holdfast's record says was done to a message. others is set
+// where the line that ended it is that of what was done to another message with
+// its ID, so that how this one ended is not known.
+func (b *balance) deed(l *life) (found *deed, others bool) {
 	for _, d := range b.facts.deeds[l.id] {
 		meanwhile := l.ended != nil && l.ended.at.After(d.begun.Add(-stampSlack)) && l.ended.at.Before(d.at.Add(stampSlack))
 		var same bool
 		switch {
 		case l.msg != nil: // requeued mail keeps its arrival, and may by chance keep ID and inode
 			same = l.msg.is(&Message{Fingerprint: d.target.Fingerprint}) && (l.end != requeued || meanwhile)
+		case l.active && (l.size != d.target.Size || l.sender != addressKey(d.target.Sender)):
+		case l.born != nil && l.now == nil: // it came from the vault, with the arrival that it had
+			same = d.target.Arrival.Equal(l.born.target.Arrival) && (l.born.inode == 0 || d.target.Inode == l.born.inode)
 		case l.end == deleted || l.end == requeued:
 			same = meanwhile
 		case l.end == running || l.end == overtaken: // postsuper's line was lost
-			same = (l.fits(d.target.Arrival) || !l.started && l.promised) && !l.last.After(d.at.Add(stampSlack)) && !d.at.Before(l.first)
+			same = l.fits(d.target.Arrival) && !l.last.After(d.at.Add(stampSlack)) && !d.at.Before(l.first)
 		}
 		if same {
-			return d
+			return d, false
 		}
+		others = others || meanwhile && l.end == deleted
 	}
-	return nil
+	return nil, others
 }
 
 // unexplained is for a message that is gone while nothing tells why. Where one

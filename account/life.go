@@ -66,6 +66,7 @@ type life struct {
 	discardTo   string
 	notice      postfix.QueueID
 	successor   postfix.QueueID
+	born        *deed // what Holdfast gave its ID with
 	shadow      *life // of the same ID, told apart by the delays of its lines only
 }
 

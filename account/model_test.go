@@ -23,6 +23,7 @@ import (
 // became of each recipient. It writes a real log and a real record.
 type model struct {
 	*testing.T
+	seed    uint64
 	rnd     *rand.Rand
 	dir     string
 	in      postfix.Instance
@@ -36,7 +37,7 @@ type model struct {
 	drops   bool // lines may be lost
 	lost    int
 	serial  int
-	avoid   postfix.QueueID // that a message does not come back as what it was
+	again   time.Time // arrival of a message that comes back: not as what it was once
 }
 
 // mail is one message of the model.
@@ -63,7 +64,7 @@ func newModel(t *testing.T, seed uint64, drops bool) *model {
 	}
 	dir := t.TempDir()
 	m := &model{
-		T: t, rnd: rand.New(rand.NewPCG(seed, 5)), dir: dir, drops: drops, now: time.Now().UTC().Add(-20 * time.Hour).Truncate(time.Second),
+		T: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 5)), dir: dir, drops: drops, now: time.Now().UTC().Add(-20 * time.Hour).Truncate(time.Second),
 		in: postfix.Instance{Name: "postfix", SyslogName: "postfix", MailOwner: who.Username, MailLogFile: filepath.Join(dir, "mail.log"), CommandDir: dir},
 	}
 	m.openLog()
@@ -89,6 +90,7 @@ func (m *model) rotate() {
 	for i := 40; i >= 1; i-- {
 		_ = os.Rename(fmt.Sprintf("%s.%d", m.in.MailLogFile, i), fmt.Sprintf("%s.%d", m.in.MailLogFile, i+1))
 	}
+	m.check(m.log.Close())
 	m.check(os.Rename(m.in.MailLogFile, m.in.MailLogFile+".1"))
 	m.openLog()
 }
@@ -119,7 +121,8 @@ func (m *model) freeID() (postfix.QueueID, uint64) {
 	for {
 		inode := uint64(0x100 + m.rnd.IntN(20))
 		id := postfix.QueueID(fmt.Sprintf("%05X%X", m.rnd.IntN(2), inode))
-		if id != m.avoid && !slices.ContainsFunc(m.queue, func(x *mail) bool { return x.Inode == inode }) {
+		same := func(x *mail) bool { return x.ID == id && x.Arrival.Equal(m.again) }
+		if !slices.ContainsFunc(m.all, same) && !slices.ContainsFunc(m.queue, func(x *mail) bool { return x.Inode == inode }) {
 			return id, inode
 		}
 	}
@@ -252,8 +255,9 @@ func (m *model) requeue(x *mail) {
 	recipients := slices.Clone(x.Recipients)
 	told := m.say(x, "postsuper", "requeued")
 	m.leave(x)
+	m.again = x.Arrival
 	y := m.put(x.Sender, recipients, postfix.Incoming)
-	y.Arrival = x.Arrival
+	y.Arrival, m.again = x.Arrival, time.Time{}
 	edge := m.say(y, "pickup", "uid=0 from=<%s> orig_id=%s", y.Sender, x.ID)
 	m.named(y)
 	m.whole(x, Moved, y.ID, edge)
@@ -326,9 +330,9 @@ func (m *model) restore() {
 	x := m.vault[0]
 	m.vault = m.vault[1:]
 	recipients := m.outstanding(x)
-	m.avoid = x.ID
+	m.again = x.Arrival
 	y := m.put(x.Sender, recipients, postfix.Hold)
-	m.avoid = ""
+	m.again = time.Time{}
 	y.Arrival, y.Size, y.held = x.Arrival, x.Size, true
 	y.harmed = true // it has no lines that begin it, which is as good as lost
 	m.act(plan.Restore, x, record.Outcome{State: record.Done, Successor: y.ID, Inode: y.Inode})
