@@ -241,6 +241,7 @@ func (h *testHand) intent(seq uint64) (record.IntentBody, map[postfix.QueueID]ui
 var allowed = map[plan.Verb][]hand.Op{
 	plan.Hold:    {hand.HoldWaiting, hand.HoldAny, hand.Release},
 	plan.Release: {hand.Release, hand.HoldWaiting},
+	plan.Try:     {hand.Release},
 	plan.Delete:  {hand.HoldWaiting, hand.HoldAny, hand.Delete},
 	plan.Requeue: {hand.HoldWaiting, hand.Requeue},
 	plan.Expire:  {hand.HoldWaiting, hand.HoldAny, hand.Expire, hand.Release},

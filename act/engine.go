@@ -74,7 +74,9 @@ func driveOf(v plan.Verb) drive {
 		return (*engine).takeIn
 	case plan.Expire:
 		return (*engine).giveUp
-	case plan.Release, plan.Try:
+	case plan.Try:
+		return func(e *engine, ctx context.Context) error { return e.inBatches(ctx, 1, trying{}) }
+	case plan.Release:
 		return (*engine).letGo
 	}
 	return nil
@@ -215,9 +217,12 @@ type task struct {
 	taken bool
 	// finished is set where no recipient was left to do when it was compared.
 	finished bool
-	item     string
-	note     *record.NoteBody
-	out      record.Outcome
+	// before is how it stood before it was asked for, verdict what came of that.
+	before  standing
+	verdict verdict
+	item    string
+	note    *record.NoteBody
+	out     record.Outcome
 }
 
 // spare leaves the task alone, with its outcome.

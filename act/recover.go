@@ -82,8 +82,10 @@ func middleOf(v plan.Verb) middle {
 		return requeueing{}
 	case plan.Expire:
 		return expiry{}
-	case plan.Release, plan.Try:
+	case plan.Release:
 		return letting{}
+	case plan.Try:
+		return trying{}
 	case plan.Restore:
 		return restore{}
 	case plan.Purge:

@@ -187,6 +187,7 @@ func (e *engine) prove(ctx context.Context, b *batch, hops []*hop) error {
 		if k.out.State != record.Done {
 			continue
 		}
+		k.before = e.standing(k)
 		if err := e.flush(ctx, k.ID); err != nil {
 			e.report.Why = append(e.report.Why, fmt.Sprintf("%s waits for the next queue run: %v", k.ID, err))
 		}
@@ -229,19 +230,13 @@ func (e *engine) prove(ctx context.Context, b *batch, hops []*hop) error {
 // verdicts watches messages until each has one or patience ends.
 func (e *engine) verdicts(ctx context.Context, b *batch, tasks []*task) (map[postfix.QueueID]verdict, error) {
 	out := make(map[postfix.QueueID]verdict, len(tasks))
-	done := make(map[postfix.QueueID]int, len(tasks))
-	for _, k := range tasks {
-		if k.seen != nil {
-			done[k.ID] = k.seen.Done
-		}
-	}
 	open := slices.Clone(tasks)
 	for until := time.Now().Add(e.Patience); len(open) > 0; {
 		if err := b.look(context.WithoutCancel(ctx), open); err != nil {
 			return nil, err
 		}
 		open = slices.DeleteFunc(open, func(k *task) bool {
-			out[k.ID] = verdictOf(k, done[k.ID])
+			out[k.ID] = verdictOf(k)
 			return out[k.ID] != pending
 		})
 		if len(open) == 0 || interrupted(ctx) || time.Now().After(until) {
@@ -257,12 +252,13 @@ func (e *engine) verdicts(ctx context.Context, b *batch, tasks []*task) (map[pos
 // was seen until then counts.
 func interrupted(ctx context.Context) bool { return ctx.Err() != nil }
 
-func verdictOf(k *task, done int) verdict {
+func verdictOf(k *task) verdict {
 	switch {
-	case k.seen == nil, k.seen.Done > done, k.seen.Open == 0:
+	case k.seen == nil, k.seen.Done > k.before.done, k.seen.Open == 0:
 		return moved
-	case k.in(postfix.Deferred) && k.seen.NextTry.After(k.seen.Changed):
-		// qmgr sets the time of the next attempt when one has failed. A flush
+	case k.in(postfix.Deferred) && !k.seen.Changed.Equal(k.before.changed) && k.seen.NextTry.After(k.seen.Changed):
+		// qmgr sets the time of the next attempt when one has failed; before that
+		// the file has the one of the failure before, which says nothing. A flush
 		// sets it to now and moves the file to incoming.
 		return deferred
 	}

@@ -290,6 +290,24 @@ func tell(e *record.Entry) told {
 		if err = json.Unmarshal(e.Detail, &b); err == nil {
 			t.plan, t.what = b.Plan, ended(&b)
 		}
+	case record.Looked:
+		var b record.InspectBody
+		if err = json.Unmarshal(e.Detail, &b); err == nil {
+			t.what = present.Say("%s looked at the content of %s (%s): %s", text(b.By.Name()), text(string(b.ID)), text(b.What), text(b.Reason))
+		}
+	case record.LegalHold:
+		var b record.LegalBody
+		if err = json.Unmarshal(e.Detail, &b); err == nil {
+			t.what = present.Say("%s under legal hold, by %s: %s", present.Plural(len(b.Items), "copy", "copies"), text(b.By.Name()), text(b.Reason))
+			if !b.On {
+				t.what = present.Say("%s not under legal hold any more, by %s: %s", present.Plural(len(b.Items), "copy", "copies"), text(b.By.Name()), text(b.Reason))
+			}
+		}
+	case record.Saved:
+		var b record.SavedBody
+		if err = json.Unmarshal(e.Detail, &b); err == nil {
+			t.what = present.Say("snapshot %s of %s saved, by %s", text(b.Name), present.Plural(b.Messages, "message", "messages"), text(b.By.Name()))
+		}
 	default:
 		t.what = text(string(e.Detail))
 	}

@@ -16,6 +16,7 @@ type sheet struct {
 	d      *operate.Detail
 	m      *postfix.Message
 	at     time.Time
+	copied bool // it is a copy in the vault, and not queued
 }
 
 const (
@@ -65,6 +66,9 @@ func text(v string) present.Words { return present.Hostile(v).Words(0) }
 func (s *sheet) envelope() {
 	m := s.m
 	state := present.Say("  %s queue", text(m.Queue.String()))
+	if s.copied {
+		state = present.Say("  a copy in the vault")
+	}
 	if m.Queue != postfix.Hold {
 		state = present.Say("%s, %s", state, why(m))
 	}
@@ -181,6 +185,9 @@ func (s *sheet) recipients() {
 	for _, g := range grouped(s.m.Recipients) {
 		s.addresses(g.addresses)
 		line := present.Say("not tried yet, or in delivery")
+		if s.copied {
+			line = present.Say("still to do when it was copied")
+		}
 		if g.sample.Reason != "" {
 			line = text(string(g.sample.Cause)).In(present.Warn)
 			if g.sample.Status != "" {

@@ -18,6 +18,8 @@ import (
 type showOptions struct {
 	body bool
 	why  *operate.Viewing
+	// copied is set for a copy in the vault.
+	copied bool
 }
 
 // longestBody is how much of a body is shown: enough to know what it is.
@@ -123,7 +125,7 @@ func (p *program) showOne(d *operate.Detail, o showOptions) error {
 	if p.screen.json {
 		return p.screen.Record(showRecord(d, o))
 	}
-	s := &sheet{screen: p.screen, d: d, m: d.Message, at: p.env.Now()}
+	s := &sheet{screen: p.screen, d: d, m: d.Message, at: p.env.Now(), copied: o.copied}
 	s.envelope()
 	s.recipients()
 	s.finished()

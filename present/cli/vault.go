@@ -175,7 +175,7 @@ func (p *program) vaultShowCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.showOne(d, showOptions{body: body})
+				return p.showOne(d, showOptions{body: body, copied: true})
 			})
 		}),
 	}
