@@ -27,7 +27,7 @@ func open(ctx context.Context, s cli.Settings, change bool) (changing, error) {
 	}
 	policy := operate.PolicyOf(&settings.Config)
 	o, err := operate.New(ctx, operate.Options{
-		ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: change, Change: change, Record: true,
+		ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: change || s.Surroundings, Change: change, Record: true,
 		Policy: &policy, Recipients: settings.Vault.Recipients,
 	})
 	return changing{o}, err

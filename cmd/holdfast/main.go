@@ -34,6 +34,8 @@ func main() {
 		Keep:      func(ctx context.Context, s cli.Settings) (cli.Keeper, error) { return open(ctx, s, true) },
 		Record:    func(ctx context.Context, s cli.Settings) (cli.Recorder, error) { return open(ctx, s, false) },
 		View:      func(ctx context.Context, s cli.Settings) (cli.Viewer, error) { return open(ctx, s, true) },
+		Account:   func(ctx context.Context, s cli.Settings) (cli.Accountant, error) { return open(ctx, s, false) },
+		Save:      func(ctx context.Context, s cli.Settings) (cli.Saver, error) { return open(ctx, s, true) },
 		Asks:      cli.TerminalOf(os.Stdin).Columns > 0,
 		Summarize: operate.SummarizeLogs,
 	})

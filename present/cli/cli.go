@@ -94,6 +94,10 @@ type Env struct {
 	// View reaches the host to look at content; where it is nil what shows
 	// content goes on no record.
 	View func(context.Context, Settings) (Viewer, error)
+	// Account reaches the host to account for mail, Save to save a snapshot; nil
+	// as above.
+	Account func(context.Context, Settings) (Accountant, error)
+	Save    func(context.Context, Settings) (Saver, error)
 	// Asks is set where stdin is a terminal: then questions are answered there.
 	Asks bool
 	// Summarize sums up log files, "-" being stdin. Started as root it opens
@@ -220,6 +224,7 @@ func (p *program) root() *cobra.Command {
 		p.addChanges(root)
 	}
 	p.addProofs(root)
+	p.addAccounts(root, accounts{p.env.Account, p.env.Save})
 	root.AddGroup(&cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
 	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.configCommand(), p.versionCommand(), whereTopic())
