@@ -143,10 +143,14 @@ func (e *engine) run(ctx context.Context) (Report, error) {
 	keep := context.WithoutCancel(ctx)
 	p := e.Plan
 	var err error
-	e.start, err = e.Hand.Append(keep, record.Started, 0, nil, record.PlanBody{
+	body := record.PlanBody{
 		Plan: e.id, Verb: p.Verb, Instance: p.Instance, Count: p.Count, Reason: p.Reason, Ticket: p.Ticket,
 		By: p.By, Expires: p.Expires, Undoes: p.Undoes, Qmgr: e.qmgr,
-	})
+	}
+	if p.Options.Review > 0 {
+		body.Review = p.Made.Add(time.Duration(p.Options.Review))
+	}
+	e.start, err = e.Hand.Append(keep, record.Started, 0, nil, body)
 	if err != nil {
 		return e.report, err
 	}

@@ -120,7 +120,7 @@ func (r *relay) sight() Sight {
 		shard.Add(m)
 	}
 	snap := observe.Build(r.in, observe.FromSpool, now, now, postfix.Queues(), []*observe.Shard{shard})
-	return Sight{snap, r.log, r.host, now}
+	return Sight{Snapshot: snap, Log: r.log, Host: r.host, Now: now}
 }
 
 const (
@@ -291,6 +291,46 @@ func TestBlindIsNotHealthy(t *testing.T) {
 	s.Snapshot = observe.Build(s.Snapshot.Instance, observe.FromSpool, now, now, []postfix.Queue{postfix.Hold}, nil)
 	if v := Judge(s); v.State != CannotTell {
 		t.Errorf("seeing no queue but hold: %s, %q", v.State, v.Sentence)
+	}
+}
+
+// What Holdfast holds is no forgotten mail before the time at which somebody is
+// to look again, and what is to be done with it afterwards is a command.
+func TestOwnHoldsAreReviewed(t *testing.T) {
+	for name, c := range map[string]struct {
+		own        int // of three, from the first on
+		review     time.Duration
+		remembered bool
+		finding    int // messages that it names
+		state      string
+		next       string
+	}{
+		"all in time":           {own: 3, review: time.Hour, state: "Holdfast has 3 messages on hold"},
+		"all overdue":           {own: 3, review: -time.Hour, finding: 3, next: "release --queue hold"},
+		"overdue and in memory": {own: 3, review: -time.Hour, remembered: true, finding: 3, next: "postfix reload"},
+		"one of somebody else":  {own: 2, review: time.Hour, finding: 1, next: "queue --queue hold"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay().mail(3, postfix.Hold, "a.example", rejecting)
+			sight := r.sight()
+			sight.Holds = map[HeldFile]OwnHold{}
+			for _, m := range r.messages[:c.own] {
+				sight.Holds[HeldFile{m.ID, m.Inode}] = OwnHold{Review: now.Add(c.review), Remembered: c.remembered}
+			}
+			v := Judge(sight)
+			if c.finding == 0 {
+				if len(v.Findings) > 0 || !strings.Contains(v.Sentence, c.state) {
+					t.Errorf("%q, findings %+v", v.Sentence, v.Findings)
+				}
+				return
+			}
+			if len(v.Findings) != 1 || v.Findings[0].Cause != postfix.HeldForgotten || v.Findings[0].Waiting != c.finding {
+				t.Fatalf("findings %+v", v.Findings)
+			}
+			if first := strings.Join(v.Findings[0].Next[0].Argv, " "); !strings.Contains(first, c.next) {
+				t.Errorf("next is %q", first)
+			}
+		})
 	}
 }
 

@@ -15,6 +15,10 @@ func (v *view) addHeld(m *postfix.Message) {
 		h.sample = m.ID
 	}
 	h.since = earlier(h.since, m.Changed)
+	if own, ok := v.Holds[HeldFile{m.ID, m.Inode}]; ok {
+		v.addOwn(m, own)
+		return
+	}
 	overdue := !m.Changed.IsZero() && v.Now.Sub(m.Changed) > reviewAfter
 	if overdue {
 		h.overdue++
@@ -41,6 +45,26 @@ func (v *view) addHeld(m *postfix.Message) {
 	case unsure:
 		h.unsure++
 	case safe:
+	}
+}
+
+// addOwn looks at one that Holdfast holds: why is on record, and so is when to
+// look again.
+func (v *view) addOwn(m *postfix.Message, own OwnHold) {
+	h := &v.held
+	if v.Now.Before(own.Review) {
+		h.own++
+		h.review = earlier(h.review, own.Review)
+		return
+	}
+	h.overdue++
+	h.ownOverdue++
+	if !m.Expires.IsZero() && m.Expires.Before(v.Now) {
+		h.expired++
+	}
+	if own.Remembered {
+		h.risky++
+		h.riskySample = m.ID
 	}
 }
 

@@ -16,7 +16,25 @@ type Sight struct {
 	Snapshot *observe.Snapshot
 	Log      *observe.Log
 	Host     *observe.Host
-	Now      time.Time
+	// Holds are the messages that Holdfast put on hold, as its record has them;
+	// nil where the record could not be read, and then all holds are somebody's.
+	Holds map[HeldFile]OwnHold
+	Now   time.Time
+}
+
+// HeldFile names a file on hold.
+type HeldFile struct {
+	ID    postfix.QueueID
+	Inode uint64
+}
+
+// OwnHold is a hold of Holdfast's.
+type OwnHold struct {
+	// Review is when somebody is to look at it again.
+	Review time.Time
+	// Remembered is set where the queue manager that runs still has the message
+	// in memory and would remove it undelivered.
+	Remembered bool
 }
 
 // Judge says whether mail flows, and what keeps it.
@@ -134,6 +152,8 @@ func (v *view) state(findings []Finding) (State, string) {
 		return Flowing, "Mail flows: nothing waits."
 	case v.Log != nil && delivered == 0 && v.waiting > 0 && len(findings) > 0:
 		return NotFlowing, fmt.Sprintf("Mail does not flow: %s %s, and nothing was delivered since %s.", messages(v.waiting), verb(v.waiting, "waits", "wait"), v.Log.From.UTC().Format("15:04 UTC"))
+	case len(findings) == 0 && v.held.own > 0:
+		return Flowing, fmt.Sprintf("Mail flows: nothing is stuck, and Holdfast has %s on hold, to be looked at by %s.", messages(v.held.own), v.held.review.UTC().Format("2006-01-02 15:04 UTC"))
 	case len(findings) == 0:
 		return Flowing, fmt.Sprintf("Mail flows: %s %s, and nothing is stuck.", messages(v.waiting), verb(v.waiting, "is under way", "are under way"))
 	}

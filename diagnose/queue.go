@@ -102,7 +102,7 @@ func window(first, last time.Duration) string {
 // forgotten: mail on hold goes nowhere until somebody releases it.
 func (v *view) forgotten() []Finding {
 	h := v.held
-	n := h.messages - h.byRule
+	n := h.messages - h.byRule - h.own
 	if n <= 0 {
 		return nil
 	}
@@ -123,6 +123,10 @@ func (v *view) forgotten() []Finding {
 	f.Next = []Step{
 		s.holdfast("shows what is held and whose it is; ask who put it there and why", "queue", "--queue", "hold"),
 		s.holdfast("shows one of them", "show", string(h.sample)),
+	}
+	if h.ownOverdue > 0 {
+		f.Evidence = append(f.Evidence, Evidence{"record", v.Now, fmt.Sprintf("Holdfast put %s on hold, and somebody was to look at %s by now", messages(h.ownOverdue), verb(h.ownOverdue, "it", "them"))})
+		f.Next = append([]Step{s.holdfast("lets go what Holdfast holds, at a pace; what others hold stays", "release", "--queue", "hold", "--reason", "reviewed")}, f.Next...)
 	}
 	f.Avoid = []Step{s.remove("it deletes accepted mail, held or not, and cannot be taken back")}
 	v.heldFromActive(&f)

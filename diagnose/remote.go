@@ -158,7 +158,7 @@ func (v *view) advice(a *assessed) advised {
 	s := steps{v.in}
 	look := s.waiting(a.cause, "shows the mail that waits", "--next-hop", a.name)
 	meaning := s.holdfast("says what the reply means and who has to act", "explain", "--", quoted(a.text))
-	one := s.tryOne(a.wait.sample, "tries one message now, to see whether the server takes it; look at its log lines")
+	one := s.tryOne(a.wait.sample, "tries one message now, to see whether the server takes it, and shows its log lines")
 	harder := s.flush("the server asks for less and would get everything at once: refusals turn into a penalty")
 	switch a.cause {
 	case postfix.RemoteThrottling:
@@ -166,6 +166,7 @@ func (v *view) advice(a *assessed) advised {
 			"limits how fast it takes mail from here",
 			[]Step{
 				advice("wait: Postfix tries again by itself, and each pause lets the provider's count run down"),
+				s.holdfast("takes the backlog out of Postfix's own schedule, so that new mail has the provider's limit to itself; holdfast release lets it go at a pace", "hold", "--next-hop", a.name, "--cause", string(a.cause), "--reason", "the provider limits us"),
 				s.postfix("how many connections at once Postfix makes to a destination; fewer are less likely to be refused", "postconf", "default_destination_concurrency_limit"),
 				look,
 			},

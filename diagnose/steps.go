@@ -30,7 +30,7 @@ func (s steps) postfix(why, program string, args ...string) Step {
 
 // tryOne delivers one message now, to see what happens.
 func (s steps) tryOne(id postfix.QueueID, why string) Step {
-	return s.postfix(why, "postqueue", "-i", string(id))
+	return s.holdfast(why, "try", string(id), "--reason", "is it mended?")
 }
 
 // again looks once more.

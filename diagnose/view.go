@@ -70,6 +70,9 @@ type heldMail struct {
 	since       time.Time // the oldest hold
 	overdue     int       // held for longer than reviewAfter
 	byRule      int       // by a rule or a milter, and not overdue
+	own         int       // by Holdfast, and not to be looked at yet
+	ownOverdue  int       // by Holdfast, and somebody should have looked
+	review      time.Time // the first time at which somebody is to look at an own one
 	risky       int       // would be lost if released under this queue manager
 	riskySample postfix.QueueID
 	unsure      int // nothing tells whether they were active

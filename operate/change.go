@@ -281,10 +281,14 @@ func (o *Operator) keep(ctx context.Context, ledger *record.Ledger, p *plan.Plan
 }
 
 func planBody(p *plan.Plan) record.PlanBody {
-	return record.PlanBody{
+	body := record.PlanBody{
 		Plan: p.ID(), Verb: p.Verb, Instance: p.Instance, Count: p.Count, Reason: p.Reason, Ticket: p.Ticket,
 		By: p.By, Expires: p.Expires, Undoes: p.Undoes,
 	}
+	if p.Options.Review > 0 {
+		body.Review = p.Made.Add(time.Duration(p.Options.Review))
+	}
+	return body
 }
 
 // barred refuses a plan with a reason against it that nothing has lifted.

@@ -10,6 +10,9 @@ import (
 	"holdfast/observe"
 	"holdfast/observe/maillog"
 	"holdfast/observe/probe"
+	"holdfast/observe/spool"
+	"holdfast/postfix"
+	"holdfast/record"
 )
 
 // TriageOptions say how far a triage looks.
@@ -80,6 +83,37 @@ func (o *Operator) triage(ctx context.Context, in *instance, opts TriageOptions)
 		return nil, err
 	}
 	t := &Triage{At: now, Snapshot: snap, Log: log, Host: host, Gaps: slices.Concat(snap.Gaps, logGaps, host.Gaps)}
-	t.Verdict = diagnose.Judge(diagnose.Sight{Snapshot: snap, Log: log, Host: host, Now: now})
+	holds, gap := o.ownHolds(ctx, in, snap)
+	t.Gaps = append(t.Gaps, gap...)
+	t.Verdict = diagnose.Judge(diagnose.Sight{Snapshot: snap, Log: log, Host: host, Holds: holds, Now: now})
 	return t, nil
+}
+
+// ownHolds are the holds of one instance that are on record, where something
+// is on hold at all: whose a hold is decides whether it was forgotten.
+func (o *Operator) ownHolds(ctx context.Context, in *instance, snap *observe.Snapshot) (map[diagnose.HeldFile]diagnose.OwnHold, []observe.Gap) {
+	if shape := snap.Shape(postfix.Hold); !shape.Known || shape.Messages == 0 {
+		return nil, nil
+	}
+	ledger, err := o.Ledger(ctx)
+	if err != nil {
+		return nil, []observe.Gap{{Source: "record", Text: err.Error(), Hint: "which mail Holdfast itself has put on hold is not known; run it as root"}}
+	}
+	running, err := spool.QueueManager(in.Instance)
+	known := &record.Process{PID: running.PID, Started: running.Started}
+	if err != nil || running.PID == 0 {
+		known = nil
+	}
+	own := make(map[diagnose.HeldFile]diagnose.OwnHold)
+	for key, h := range ledger.Holds {
+		if key.Instance != in.Name {
+			continue
+		}
+		review := h.At.Add(o.policy.Review)
+		if run := ledger.Plans[h.Plan]; run != nil && !run.Plan.Review.IsZero() {
+			review = run.Plan.Review
+		}
+		own[diagnose.HeldFile{ID: key.ID, Inode: key.Inode}] = diagnose.OwnHold{Review: review, Remembered: h.Under(known)}
+	}
+	return own, nil
 }

@@ -77,6 +77,8 @@ type PlanBody struct {
 	By       plan.Who  `json:"by"`
 	Expires  time.Time `json:"expires"`
 	Undoes   string    `json:"undoes,omitempty"`
+	// Review is when what it holds is to be looked at again.
+	Review time.Time `json:"review,omitzero"`
 	// Before is what was seen of the queue before: messages by queue.
 	Before map[string]int `json:"before,omitempty"`
 	// Qmgr is the queue manager that runs while the plan does.

@@ -28,7 +28,7 @@ func main() {
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv,
 		Terminal: cli.TerminalOf(os.Stdout), Live: cli.TerminalOf(os.Stderr).Columns > 0,
 		Open: func(ctx context.Context, s cli.Settings) (cli.Operator, error) {
-			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: s.Surroundings})
+			return operate.New(ctx, operate.Options{ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: s.Surroundings, Record: s.Surroundings})
 		},
 		Change:    func(ctx context.Context, s cli.Settings) (cli.Changer, error) { return open(ctx, s, true) },
 		Keep:      func(ctx context.Context, s cli.Settings) (cli.Keeper, error) { return open(ctx, s, true) },
