@@ -157,7 +157,7 @@ func (s *planSheet) each(r *Report) {
 // afterwards says what state the mail is in now and what takes it back.
 func (s *planSheet) afterwards(r *Report) {
 	c := present.CountsOf(r.Outcomes)
-	if c.Done > 0 {
+	if c.Done > 0 && s.p.Verb != plan.Try { // what became of a try is said for the message itself
 		s.labelled(present.Say("NOW"), stateOf(s.p.Verb), 0)
 		if back := wayBack(s.p); len(back) > 0 {
 			s.command(present.Say("BACK"), present.Shell(back...))
@@ -175,10 +175,8 @@ func stateOf(v plan.Verb) present.Words {
 		return present.Say("on hold: Postfix neither delivers nor returns it until it is released")
 	case plan.Release:
 		return present.Say("in the queue again: Postfix delivers it, or returns it if its time has ended")
-	case plan.Try:
-		return present.Say("tried once; if it did not go it waits for its next try, or is on hold where it was")
 	case plan.Requeue:
-		return present.Say("taken in anew under the IDs above; the old ones are gone")
+		return present.Say("taken in anew: the mail log has the new queue IDs, each with orig_id= and the old one")
 	case plan.Expire:
 		return present.Say("given up: Postfix returns it to its sender; a copy is in the vault")
 	case plan.Delete:
