@@ -1,5 +1,6 @@
 // Package durable writes state to disk, and is the only package that does: it
-// replaces a file as a whole, makes directories, and takes locks.
+// replaces a file as a whole, makes one piece by piece that gets its name at the
+// end, appends to one, erases parts of one, makes directories, and takes locks.
 //
 // Invariant: after a crash at any moment, of this program or of the machine, a
 // file that Replace writes holds either all of the old content or all of the

@@ -45,6 +45,8 @@ type drafting struct {
 	qmgr   *record.Process
 	unsure bool
 	held   bool
+	// others is what somebody else has on hold, nil where there is nothing.
+	others *foreign
 }
 
 // Prepare selects, looks and seals. It changes nothing. Where nothing is to be
@@ -68,6 +70,7 @@ func (o *Operator) Prepare(ctx context.Context, r Request) (*plan.Plan, []plan.T
 	if err := d.look(ctx); err != nil {
 		return nil, nil, err
 	}
+	d.others = d.strangers(ctx)
 	d.draft = plan.NewDraft(d.r.Verb, d.r.Options, d.circumstances(ctx), d.match)
 	if d.r.Verb == plan.Restore || d.r.Verb == plan.Purge {
 		err = d.fromVault()
@@ -211,6 +214,7 @@ func (d *drafting) seal() (*plan.Plan, []plan.Target, error) {
 		d.r.Options.Review = plan.Duration(policy.Review)
 	}
 	targets, effects := d.draft.Targets(), d.draft.Effects()
+	d.addStrangers(&effects)
 	p := &plan.Plan{
 		Verb: d.r.Verb, Instance: d.in.Name, Config: d.in.ConfigDir, Selector: d.r.Selector, Options: d.r.Options,
 		Reason: d.r.Reason, Ticket: d.r.Ticket, By: d.o.who, Made: d.now, Expires: d.now.Add(policy.Lifetime),
