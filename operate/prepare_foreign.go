@@ -83,7 +83,9 @@ func (f *foreign) String() string {
 		origin observe.HoldOrigin
 		words  string
 	}{
-		{observe.HeldByPostsuper, "by postsuper"}, {observe.HeldByRule, "by a HOLD rule"}, {observe.HeldByMilter, "by a milter"},
+		{observe.HeldByPostsuper, "by postsuper"},
+		{observe.HeldByRule, "by a HOLD rule"},
+		{observe.HeldByMilter, "by a milter"},
 		{unknownOrigin, "by whom the log does not tell"},
 	} {
 		if n := f.by[one.origin]; n > 0 {
