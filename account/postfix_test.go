@@ -117,6 +117,24 @@ func (r *relay) wait(wanted func(map[string]int) bool) {
 	r.check(r.WaitQueue(ctx, func(list []lab.Queued) bool { return wanted(lab.Counts(list)) }))
 }
 
+// flush asks for a queue run until the queues are as wanted: the queue manager
+// holds a destination dead for a while that has just failed.
+func (r *relay) flush(wanted func(map[string]int) bool) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, 3*time.Minute)
+	defer cancel()
+	for ctx.Err() == nil {
+		r.do(0, "postqueue", "-f")
+		soon, stop := context.WithTimeout(ctx, 3*time.Second)
+		err := r.WaitQueue(soon, func(list []lab.Queued) bool { return wanted(lab.Counts(list)) })
+		stop()
+		if err == nil {
+			return
+		}
+	}
+	r.Fatal("the queues did not become what the test wants")
+}
+
 func (r *relay) ids(queue string) []string {
 	r.Helper()
 	list, err := r.Queue(r.ctx, "")
@@ -202,8 +220,7 @@ func TestAccountAgreesWithPostfix(t *testing.T) {
 	r.check(r.Cure("world.down"))
 	r.inject(10, destination)
 	r.inject(3, "nobody.example")
-	r.do(0, "postqueue", "-f")
-	r.wait(func(c map[string]int) bool { return c["deferred"]+c["active"]+c["incoming"]+c["maildrop"] == 0 })
+	r.flush(func(c map[string]int) bool { return c["deferred"]+c["active"]+c["incoming"]+c["maildrop"] == 0 })
 	got := r.account(0)
 	for fate, want := range map[string]int{"pending": 2, "deleted_with_reason": 2, "deleted_by_other": 1, "moved": 3, "unproven": 0} {
 		if got[fate] != want {
@@ -232,15 +249,11 @@ func TestMailThatPostfixLosesIsFound(t *testing.T) {
 	r.wait(func(c map[string]int) bool { return c["incoming"] == 0 && c["active"]+c["deferred"] == 20 })
 	r.do(0, r.program, "snapshot", "save")
 	r.check(r.Cure("world.down"))
-	r.do(0, "postqueue", "-f")
-	r.wait(func(c map[string]int) bool { return c["active"] > 5 })
+	r.flush(func(c map[string]int) bool { return c["active"] > 5 })
 	r.do(0, "sh", "-c", "postsuper -h ALL active; sleep 1; postsuper -H ALL; postqueue -f")
 	r.check(r.SetParams(r.ctx, "", "default_destination_rate_delay=0s"))
-	r.wait(func(c map[string]int) bool {
-		return c["hold"]+c["active"]+c["incoming"] == 0 || c["deferred"] == 0 && c["active"] == 0
-	})
-	r.do(0, "sh", "-c", "postfix reload; sleep 2; postqueue -f")
-	r.wait(func(c map[string]int) bool { return c["deferred"]+c["hold"]+c["active"]+c["incoming"] == 0 })
+	r.do(0, "postfix", "reload")
+	r.flush(func(c map[string]int) bool { return c["deferred"]+c["hold"]+c["active"]+c["incoming"] == 0 })
 	truth, err := r.Account(r.ctx)
 	r.check(err)
 	if len(truth.Missing) == 0 {
