@@ -261,19 +261,8 @@ func remountFresh(ctx context.Context, l *Lab, a args, raw json.RawMessage) erro
 	if err := l.stopIfRunning(ctx, in.Name); err != nil {
 		return err
 	}
-	for _, mountPoint := range []string{in.spoolDir(), v.root} {
-		if err := l.unmount(ctx, mountPoint); err != nil {
-			return err
-		}
-	}
-	for { // the loop device goes a moment after its last mount
-		if _, err := loopOf(v.image); err != nil {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("wait for loop device of %q: %w", v.image, err)
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := l.detach(ctx, v, in); err != nil {
+		return err
 	}
 	res, err := l.Exec(ctx, "e2fsck", "-fy", v.image)
 	if err != nil {
@@ -282,11 +271,59 @@ func remountFresh(ctx context.Context, l *Lab, a args, raw json.RawMessage) erro
 	if res.Code > 1 { // 1: errors were found and corrected, as they should have been
 		return fmt.Errorf("check file system: exit %d: %s", res.Code, strings.TrimSpace(res.Stdout))
 	}
-	err = l.inside(RelaySide, true, func() error { return errors.Join(v.mount(), bindSpool(v, in)) })
-	if err != nil {
+	if err := l.mountAgain(v, in); err != nil {
 		return err
 	}
 	return l.startAgain(ctx, in.Name, raw)
+}
+
+func (l *Lab) mountAgain(v volume, in instance) error {
+	return l.inside(RelaySide, true, func() error { return errors.Join(v.mount(), bindSpool(v, in)) })
+}
+
+// detach unmounts a volume and waits until its loop device has gone, a moment after its last mount.
+func (l *Lab) detach(ctx context.Context, v volume, in instance) error {
+	for _, mountPoint := range []string{in.spoolDir(), v.root} {
+		if err := l.unmount(ctx, mountPoint); err != nil {
+			return err
+		}
+	}
+	for {
+		if _, err := loopOf(v.image); err != nil {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("wait for loop device of %q: %w", v.image, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// VolumeRoot is the root of the file system that the spool of an instance has for itself: beside the spool there is
+// room for other things that must share its fate.
+func (l *Lab) VolumeRoot(instance string) (string, error) {
+	in, v, err := l.volume(args{Params: Params{"instance": instance}})
+	if err == nil && !in.Spool.dedicated() {
+		err = errors.New("its spool has no file system of its own")
+	}
+	return v.root, err
+}
+
+// PowerCut takes the power away from the file system of an instance's spool, which is ext4 or XFS: whatever was not
+// synced is gone. Postfix must not run. The file system is mounted again, as at the next boot.
+func (l *Lab) PowerCut(ctx context.Context, instance string) error {
+	in, v, err := l.volume(args{Params: Params{"instance": instance}})
+	if err != nil {
+		return err
+	}
+	// Without -f the journal is not flushed either.
+	if _, err := l.must(ctx, "xfs_io", "-x", "-c", "shutdown", v.root); err != nil {
+		return err
+	}
+	if err := l.detach(ctx, v, in); err != nil {
+		return err
+	}
+	return l.mountAgain(v, in)
 }
 
 // unmount waits for daemons that were killed a moment ago and still count as users.

@@ -70,12 +70,18 @@ type Point struct {
 	N    int    `json:"n,omitempty"` // the first call is 1
 	// Errno is what the call fails with; 0 kills the process instead.
 	Errno syscall.Errno `json:"errno,omitempty"`
+	// All kills every process of the command and not only the one, as the death
+	// of the machine does.
+	All bool `json:"all,omitempty"`
 	// Onwards lets every later call of the kind fail, too, as a full disk does.
 	Onwards bool `json:"onwards,omitempty"`
 }
 
 func (p Point) String() string {
 	what := "killed"
+	if p.All {
+		what = "all killed"
+	}
 	if p.Errno != 0 {
 		what = unix.ErrnoName(p.Errno)
 		if p.Onwards {
@@ -347,6 +353,13 @@ func (w *watcher) call(tid int) {
 	n := w.report.Calls[part][kind]
 	if part != w.point.Part || kind != w.point.Kind || n != w.point.N && (n < w.point.N || !w.point.Onwards) {
 		return
+	}
+	if w.point.All {
+		for pid := range w.parts {
+			if pid != w.groups[tid] {
+				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			}
+		}
 	}
 	if w.point.Errno == 0 {
 		w.report.Struck = unix.Kill(w.groups[tid], unix.SIGKILL) == nil

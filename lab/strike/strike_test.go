@@ -61,6 +61,7 @@ func TestStrike(t *testing.T) {
 		{Point{Part: sh, Kind: "write", N: 3}, true, 137, "one two three"},
 		{Point{Part: sh, Kind: "write", N: 9}, false, 7, "one two three four"},
 		{Point{Part: "echo", Kind: "write", N: 1}, true, 7, "one two four"},
+		{Point{Part: "echo", Kind: "write", N: 1, All: true}, true, 137, "one two"},
 		{Point{Part: sh, Kind: "execve", N: 1}, true, 7, "one two four"},
 		{Point{Part: sh, Kind: "wait", N: 1}, true, 137, "one two three"},
 		{Point{Part: "echo", Kind: "write", N: 1, Errno: syscall.ENOSPC}, true, 7, "one two four"},

@@ -83,7 +83,13 @@ type relay struct {
 
 func up(t *testing.T) *relay {
 	t.Helper()
+	return upOn(t, lab.Storage{})
+}
+
+func upOn(t *testing.T, storage lab.Storage) *relay {
+	t.Helper()
 	l := lab.Up(t, lab.Options{
+		Spool: storage,
 		World: world.Config{
 			DNS: world.DNSConfig{Listen: []string{"192.0.2.53"}},
 			Providers: []world.ProviderConfig{

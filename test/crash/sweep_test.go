@@ -218,7 +218,12 @@ func (r *relay) settled(point string, v verb, ids []string) {
 // ledger computes what the audit log says, without the program.
 func (r *relay) ledger() *record.Ledger {
 	r.Helper()
-	f, err := os.Open(r.HostPath(filepath.Join(stateDir, "audit", audit.LogName)))
+	return r.ledgerAt(filepath.Join(stateDir, "audit"))
+}
+
+func (r *relay) ledgerAt(dir string) *record.Ledger {
+	r.Helper()
+	f, err := os.Open(r.HostPath(filepath.Join(dir, audit.LogName)))
 	r.check(err)
 	ledger, err := record.Fold(audit.Read(f))
 	r.check(errors.Join(err, f.Close()))
