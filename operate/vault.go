@@ -91,7 +91,10 @@ func (o *Operator) beginViewing(ctx context.Context, why Viewing) (*hand.Client,
 		return nil, no("--ticket NUMBER", "the policy wants a ticket for it")
 	}
 	if why.Reason == "" {
-		return nil, no("say why with --reason", "no reason was given, and each look is recorded with one")
+		return nil, &postfix.Error{
+			Kind: postfix.NeedsConfirmation, Op: "look at the content of mail", Err: errors.New("no reason was given, and each look is recorded with one"),
+			Hint: "say why with --reason",
+		}
 	}
 	return o.begin(ctx, "record a look at content")
 }
