@@ -43,6 +43,10 @@ diagnose: build ## plant every trouble in real relays, and compare what triage n
 crash: ## kill every changing verb at every system call, and count the mail (root)
 	HOLDFAST_CRASH=all go test -count=1 -timeout 60m -v ./test/crash
 
+.PHONY: mutants
+mutants: ## plant mistakes that lose mail in a copy of the tree; the tests must notice each (root)
+	go run ./test/mutants
+
 .PHONY: lint
 lint: ## golangci-lint and shellcheck
 	scripts/setup

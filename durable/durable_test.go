@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -36,7 +37,11 @@ func TestMain(m *testing.M) {
 	case "writer":
 		writer()
 	case "once":
-		once()
+		once(func() error { return Replace(theFile, version(2), 0o640) })
+	case "append":
+		once(appendTwice)
+	case "create":
+		once(createOne)
 	case "holder":
 		holder()
 	default:
@@ -61,10 +66,36 @@ func writer() {
 	}
 }
 
-// once replaces a file on one thread, so that strace counts its calls only.
-func once() {
+// appendTwice appends to a file, which makes it first.
+func appendTwice() error {
+	a, err := OpenAppend(theFile, 0o640)
+	if err != nil {
+		return err
+	}
+	for i := range 2 {
+		if _, err := a.Append(version(i)); err != nil {
+			return err
+		}
+	}
+	return a.Close()
+}
+
+// createOne makes a file piece by piece.
+func createOne() error {
+	f, err := Create(theFile, 0o640)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(version(2)); err != nil {
+		return err
+	}
+	return f.Commit()
+}
+
+// once writes on one thread, so that strace counts its calls only.
+func once(write func() error) {
 	runtime.LockOSThread()
-	if err := Replace(theFile, version(2), 0o640); err != nil {
+	if err := write(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -179,10 +210,15 @@ func list(t *testing.T, dir string) []string {
 // calls that touch files.
 func traced(t *testing.T, dir string, options ...string) (trace string, code int) {
 	t.Helper()
+	return tracedAs(t, "once", dir, options...)
+}
+
+func tracedAs(t *testing.T, role, dir string, options ...string) (trace string, code int) {
+	t.Helper()
 	out := filepath.Join(t.TempDir(), "trace")
 	argv := slices.Concat([]string{"-f", "-qq", "-y", "-o", out}, options, []string{os.Args[0]})
 	cmd := exec.CommandContext(t.Context(), "strace", argv...)
-	cmd.Env, cmd.Dir = append(os.Environ(), roleVar+"=once"), dir
+	cmd.Env, cmd.Dir = append(os.Environ(), roleVar+"="+role), dir
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -193,6 +229,56 @@ func traced(t *testing.T, dir string, options ...string) (trace string, code int
 		t.Fatal(err)
 	}
 	return string(text), cmd.ProcessState.ExitCode()
+}
+
+// inTurn finds calls of a trace in their order, each about something in dir.
+func inTurn(t *testing.T, trace, dir string, steps ...string) {
+	t.Helper()
+	at := 0
+	for _, step := range steps {
+		var line string
+		for lines := strings.SplitAfter(trace[at:], "\n"); len(lines) > 0; lines = lines[1:] {
+			at += len(lines[0])
+			if strings.Contains(lines[0], step) && strings.Contains(lines[0], dir) {
+				line = lines[0]
+				break
+			}
+		}
+		if line == "" {
+			t.Fatalf("no %q in its turn:\n%s", step, trace)
+		}
+	}
+}
+
+// TestAppendSyncsEachTime: what Append has returned is on disk, and so is the
+// name of the file.
+func TestAppendSyncsEachTime(t *testing.T) {
+	dir := t.TempDir()
+	trace, code := tracedAs(t, "append", dir, "-e", "trace=openat,write,pwrite64,fsync,close")
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	file := filepath.Join(dir, theFile) + ">"
+	inTurn(t, trace, dir, "O_CREAT", "fsync(")
+	inTurn(t, trace, file, "write", "fsync(", "write", "fsync(")
+	if !regexp.MustCompile(`fsync\([0-9]+<` + regexp.QuoteMeta(dir) + `>`).MatchString(trace) {
+		t.Errorf("the directory is not synced:\n%s", trace)
+	}
+}
+
+// TestCreateSyncsBeforeAndAfterTheName: the content before it has a name, the
+// name before Commit returns.
+func TestCreateSyncsBeforeAndAfterTheName(t *testing.T) {
+	dir := t.TempDir()
+	trace, code := tracedAs(t, "create", dir, "-e", "trace=openat,write,fsync,renameat2,close")
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	inTurn(t, trace, dir, "write(", "fsync(", "renameat2(", "fsync(")
+	named := trace[strings.Index(trace, "renameat2("):]
+	if !regexp.MustCompile(`fsync\([0-9]+<` + regexp.QuoteMeta(dir) + `>`).MatchString(named) {
+		t.Errorf("the directory is not synced behind the name:\n%s", trace)
+	}
 }
 
 // TestOrderOfSyncs looks at the calls themselves. A kill never shows a missing
@@ -208,22 +294,7 @@ func TestOrderOfSyncs(t *testing.T) {
 	if code != 0 || readVersion(t, path) != 2 {
 		t.Fatalf("exit %d, version %d", code, readVersion(t, path))
 	}
-	at := 0
-	for _, step := range []string{
-		"O_CREAT|O_EXCL", "write(", "fchmod(", "fsync(", "renameat", "fsync(",
-	} {
-		var line string
-		for lines := strings.SplitAfter(trace[at:], "\n"); len(lines) > 0; lines = lines[1:] {
-			at += len(lines[0])
-			if strings.Contains(lines[0], step) && strings.Contains(lines[0], dir) {
-				line = lines[0]
-				break
-			}
-		}
-		if line == "" {
-			t.Fatalf("no %q in its turn:\n%s", step, trace)
-		}
-	}
+	inTurn(t, trace, dir, "O_CREAT|O_EXCL", "write(", "fchmod(", "fsync(", "renameat", "fsync(")
 	st, err := os.Stat(path)
 	if err != nil || st.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", st.Mode(), err)

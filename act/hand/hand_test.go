@@ -241,6 +241,25 @@ func TestNoActWithoutItsIntent(t *testing.T) {
 	b.verified()
 }
 
+// TestIntentIsReadBack: what stands on the disk counts, not what was once
+// written there.
+func TestIntentIsReadBack(t *testing.T) {
+	b := newBench(t, obeys)
+	all := ids(2)
+	e := b.intend(plan.Hold, "deferred", all...)
+	path := filepath.Join(b.StateDir, "audit", audit.LogName)
+	text, err := os.ReadFile(path)
+	b.check(err)
+	text[e.Offset+int64(e.Length)/2] ^= 1
+	b.check(os.WriteFile(path, text, 0o600)) // in place: the hand has the same file open
+	if _, err := b.Postsuper(b.ctx, e.Seq, HoldWaiting, all); err == nil {
+		t.Error("it acted upon an intent that is not on the disk")
+	}
+	if ran := b.ran(); ran != "" {
+		t.Errorf("ran %q", ran)
+	}
+}
+
 func TestWhatIsOnHoldIsComparedBeforeItIsCopiedAndDeleted(t *testing.T) {
 	b := newBench(t, obeys)
 	all := ids(5)

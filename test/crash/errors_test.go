@@ -48,7 +48,7 @@ func TestEveryFailingCall(t *testing.T) {
 func failing(t *testing.T, v verb) {
 	r := up(t)
 	r.whole(v)
-	list := failures(r.whole(v))
+	list := failures(v.name, r.whole(v))
 	pool := r.stage(v, len(list)*v.each)
 	reached, spoilt := 0, 0
 	for _, p := range list {
@@ -88,7 +88,7 @@ func failing(t *testing.T, v verb) {
 }
 
 // failures are the calls that are let fail: each one, or some of each kind.
-func failures(whole strike.Report) []strike.Point {
+func failures(name string, whole strike.Report) []strike.Point {
 	var list []strike.Point
 	for _, part := range []string{"holdfast", "holdfast __hand", "postsuper"} {
 		for _, kind := range strike.Kinds() {
@@ -98,10 +98,13 @@ func failures(whole strike.Report) []strike.Point {
 			}
 			for e, errno := range errnosOf(kind) {
 				for i := 1; i <= n; i++ {
-					if !all() && (i != 1 && i != n || e != i%2) {
+					// Each write of the hand that goes to the record is one that an act
+					// could be standing before.
+					record := part == "holdfast __hand" && kind == "write" && e == 0 && name == "hold"
+					if !all() && !record && (i != 1 && i != n || e != i%2) {
 						continue
 					}
-					list = append(list, strike.Point{Part: part, Kind: kind, N: i, Errno: errno, Onwards: i%2 == 0})
+					list = append(list, strike.Point{Part: part, Kind: kind, N: i, Errno: errno, Onwards: !record && i%2 == 0})
 				}
 			}
 		}
