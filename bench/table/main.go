@@ -111,6 +111,12 @@ func titles() [][2]string {
 		{"Triage", "holdfast triage, largest log of a day"},
 		{"TriageFlood", "  all of the log in the last hour"},
 		{"TriageDeaf", "  of a day, and the network drops all"},
+		{"Hold", "holdfast hold of all, on record"},
+		{"HoldPostsuper", "postsuper -h - deferred, the same IDs"},
+		{"HoldTenth", "holdfast hold of a tenth"},
+		{"HoldTenthPostsuper", "postsuper -h - deferred, the same IDs"},
+		{"Delete", "holdfast delete of a tenth, with copies"},
+		{"DeletePostsuper", "postsuper -d - deferred, the same IDs"},
 	}
 }
 
@@ -172,6 +178,9 @@ func (f figures) ratios(out io.Writer, messages int) {
 		{title: "qshape / holdfast queue", over: "Qshape", unto: "QueueByCause", least: 3},
 		// Both read the same file, so this is the ratio of bytes a second.
 		{title: "pflogsumm / holdfast logs summary", over: "Pflogsumm", unto: "LogSummary", least: 20},
+		{title: "holdfast hold of all / postsuper", over: "Hold", unto: "HoldPostsuper", most: 1.5},
+		{title: "holdfast hold of a tenth / postsuper", over: "HoldTenth", unto: "HoldTenthPostsuper", most: 1.5},
+		{title: "holdfast delete / postsuper", over: "Delete", unto: "DeletePostsuper", most: 10},
 	} {
 		over, ok1 := f.median(r.over, nanoseconds)
 		unto, ok2 := f.median(r.unto, nanoseconds)

@@ -47,6 +47,12 @@ pflogsumm > /dev/null                           1.000 s    1.000 s    1.000 s   
 holdfast triage, largest log of a day          400.0 ms   400.0 ms   400.0 ms
   all of the log in the last hour            not measured
   of a day, and the network drops all          10.100 s   10.100 s   10.100 s
+holdfast hold of all, on record              not measured
+postsuper -h - deferred, the same IDs        not measured
+holdfast hold of a tenth                     not measured
+postsuper -h - deferred, the same IDs        not measured
+holdfast delete of a tenth, with copies      not measured
+postsuper -d - deferred, the same IDs        not measured
 Other                                            1.0 ms
 
                                                measured        bar  processor
@@ -57,6 +63,9 @@ postqueue -j / second look                        50.00      >= 20
 postqueue -j / holdfast queue                      3.57       >= 3
 qshape / holdfast queue                         unknown       >= 3
 pflogsumm / holdfast logs summary                 25.00      >= 20      20.00
+holdfast hold of all / postsuper                unknown     <= 1.5
+holdfast hold of a tenth / postsuper            unknown     <= 1.5
+holdfast delete / postsuper                     unknown      <= 10
 memory for each message                           400 B    < 400 B             missed
 triage                                         400.0 ms    <= 10 s
 triage, all of the log in the last hour         unknown    <= 10 s
