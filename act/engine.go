@@ -270,6 +270,8 @@ type batch struct {
 	intent    record.Entry
 	tasks     []*task
 	recovered bool
+	// current is set while nothing was done since all tasks were looked at.
+	current bool
 }
 
 func newBatch(e *engine, v plan.Verb, targets []plan.Target) *batch {
@@ -304,6 +306,7 @@ func (e *engine) settle(ctx context.Context, v plan.Verb, targets []plan.Target,
 	if b.intent, err = e.Hand.Append(ctx, record.Intended, 0, files, body); err != nil {
 		return b, err
 	}
+	b.current = false // the outcome is of what is seen after the act, also where nothing was done
 	acted := m.act(ctx, b)
 	if err := b.finish(ctx, m, e.batch); err != nil {
 		return b, errors.Join(acted, err)
@@ -318,8 +321,10 @@ func (e *engine) settle(ctx context.Context, v plan.Verb, targets []plan.Target,
 // finish looks, judges and records. After an error of looking the intent stays
 // open, and recovery looks again.
 func (b *batch) finish(ctx context.Context, m middle, number int) error {
-	if err := b.look(ctx, b.tasks); err != nil {
-		return err
+	if !b.current {
+		if err := b.look(ctx, b.tasks); err != nil {
+			return err
+		}
 	}
 	body := record.OutcomeBody{Plan: b.e.id, Verb: b.verb, Batch: number, Recovered: b.recovered}
 	for _, k := range b.tasks {
@@ -371,6 +376,7 @@ func (b *batch) look(ctx context.Context, tasks []*task) error {
 	if err != nil {
 		return err
 	}
+	b.current = len(tasks) == len(b.tasks)
 	for _, k := range tasks {
 		if k.spared {
 			continue

@@ -50,7 +50,11 @@ func (b *batch) holdAll(ctx context.Context) error {
 	}
 	waiting := func(k *task) bool { return k.in(postfix.Deferred, postfix.Incoming) }
 	for range 2 {
-		if err := b.postsuper(ctx, hand.HoldWaiting, b.pick(waiting)); err != nil {
+		rest := b.pick(waiting)
+		if len(rest) == 0 {
+			break
+		}
+		if err := b.postsuper(ctx, hand.HoldWaiting, rest); err != nil {
 			return err
 		}
 		if err := b.look(ctx, b.tasks); err != nil {
@@ -80,6 +84,7 @@ func (b *batch) postsuper(ctx context.Context, op hand.Op, tasks []*task) error 
 		ids[i], byID[k.ID] = k.ID, k
 		k.named = false
 	}
+	b.current = false
 	printed, err := b.e.Hand.Postsuper(ctx, b.intent.Seq, op, ids)
 	for _, id := range printed.IDs {
 		if k := byID[id]; k != nil {

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,30 +44,69 @@ type Found struct {
 // The error is a *postfix.Error: a place that could not be looked at is never
 // taken for an empty one.
 func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.QueueID][]Found, error) {
-	root, err := openAt(unix.AT_FDCWD, r.in.QueueDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
-	if err != nil {
-		return nil, cannotRead(r.in.QueueDir, err)
+	parts := 1
+	if len(ids) >= manyIDs {
+		parts = runtime.GOMAXPROCS(0)
 	}
-	s := &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, len(ids))}
-	defer s.close()
+	found := make(map[postfix.QueueID][]Found, len(ids))
+	searches, failed := make([]*search, parts), make([]error, parts)
+	var all sync.WaitGroup
+	for i := range parts {
+		s, err := r.newSearch(len(ids) / parts)
+		if err != nil {
+			failed[i] = err
+			continue
+		}
+		searches[i] = s
+		defer s.close()
+		part := ids[i*len(ids)/parts : (i+1)*len(ids)/parts]
+		all.Go(func() { failed[i] = s.expectedAll(ctx, part) })
+	}
+	all.Wait()
+	for i, s := range searches {
+		if failed[i] != nil {
+			return nil, failed[i]
+		}
+		maps.Copy(found, s.found)
+	}
+	last := searches[0]
+	last.found = found
 	missing := make(map[postfix.QueueID]bool)
 	for _, id := range ids {
-		if err := ctx.Err(); err != nil {
-			return nil, &postfix.Error{Kind: postfix.Interrupted, Op: "look for messages", Err: err}
-		}
-		if err := s.expected(id); err != nil {
-			return nil, cannotRead(r.in.QueueDir, err)
-		}
-		if len(s.found[id]) == 0 {
+		if len(found[id]) == 0 {
 			missing[id] = true
 		}
 	}
 	if len(missing) > 0 {
-		if err := s.everywhere(ctx, missing); err != nil {
+		if err := last.everywhere(ctx, missing); err != nil {
 			return nil, cannotRead(r.in.QueueDir, err)
 		}
 	}
-	return s.found, nil
+	return found, nil
+}
+
+// manyIDs is from how many on they are looked for on all processors.
+const manyIDs = 256
+
+func (r *Reader) newSearch(n int) (*search, error) {
+	root, err := openAt(unix.AT_FDCWD, r.in.QueueDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	if err != nil {
+		return nil, cannotRead(r.in.QueueDir, err)
+	}
+	return &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, n)}, nil
+}
+
+// expectedAll looks for each where Postfix would.
+func (s *search) expectedAll(ctx context.Context, ids []postfix.QueueID) error {
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return &postfix.Error{Kind: postfix.Interrupted, Op: "look for messages", Err: err}
+		}
+		if err := s.expected(id); err != nil {
+			return cannotRead(s.r.in.QueueDir, err)
+		}
+	}
+	return nil
 }
 
 // search is one Find: the directories that it has open, and what it met.
