@@ -44,7 +44,7 @@ func changing(b *testing.B, verb string) func(context.Context, *Corpus, []string
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { os.RemoveAll(state) })
-		if err := os.Chmod(state, 0o711); err != nil { //nolint:gosec // as Holdfast makes it: the mail owner passes through
+		if err := os.Chmod(state, 0o711); err != nil {
 			b.Fatal(err)
 		}
 		return exec.CommandContext(ctx, product(), "-c", c.Private.ConfigDir, "--state-dir", state,

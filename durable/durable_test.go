@@ -275,7 +275,7 @@ func TestCreateSyncsBeforeAndAfterTheName(t *testing.T) {
 		t.Fatalf("exit %d", code)
 	}
 	inTurn(t, trace, dir, "write(", "fsync(", "renameat2(", "fsync(")
-	named := trace[strings.Index(trace, "renameat2("):]
+	_, named, _ := strings.Cut(trace, "renameat2(")
 	if !regexp.MustCompile(`fsync\([0-9]+<` + regexp.QuoteMeta(dir) + `>`).MatchString(named) {
 		t.Errorf("the directory is not synced behind the name:\n%s", trace)
 	}

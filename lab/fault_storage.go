@@ -289,8 +289,12 @@ func (l *Lab) detach(ctx context.Context, v volume, in instance) error {
 		}
 	}
 	for {
+		devices, err := loopsOf(filepath.Dir(v.image))
+		if err != nil || len(devices) == 0 {
+			return err
+		}
 		if _, err := loopOf(v.image); err != nil {
-			return nil
+			return nil //nolint:nilerr // none has it any more, which is what is waited for
 		}
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("wait for loop device of %q: %w", v.image, err)

@@ -50,6 +50,13 @@ func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.Q
 	}
 	found := make(map[postfix.QueueID][]Found, len(ids))
 	searches, failed := make([]*search, parts), make([]error, parts)
+	defer func() {
+		for _, s := range searches {
+			if s != nil {
+				s.close()
+			}
+		}
+	}()
 	var all sync.WaitGroup
 	for i := range parts {
 		s, err := r.newSearch(len(ids) / parts)
@@ -58,7 +65,6 @@ func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.Q
 			continue
 		}
 		searches[i] = s
-		defer s.close()
 		part := ids[i*len(ids)/parts : (i+1)*len(ids)/parts]
 		all.Go(func() { failed[i] = s.expectedAll(ctx, part) })
 	}

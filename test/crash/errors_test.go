@@ -100,11 +100,11 @@ func failures(name string, whole strike.Report) []strike.Point {
 				for i := 1; i <= n; i++ {
 					// Each write of the hand that goes to the record is one that an act
 					// could be standing before.
-					record := part == "holdfast __hand" && kind == "write" && e == 0 && name == "hold"
-					if !all() && !record && (i != 1 && i != n || e != i%2) {
+					onRecord := part == "holdfast __hand" && kind == "write" && e == 0 && name == "hold"
+					if !all() && !onRecord && (i != 1 && i != n || e != i%2) {
 						continue
 					}
-					list = append(list, strike.Point{Part: part, Kind: kind, N: i, Errno: errno, Onwards: !record && i%2 == 0})
+					list = append(list, strike.Point{Part: part, Kind: kind, N: i, Errno: errno, Onwards: !onRecord && i%2 == 0})
 				}
 			}
 		}
