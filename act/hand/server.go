@@ -209,6 +209,7 @@ func (s *server) begin(f *frame) error {
 		return errors.Join(err, lock.Unlock())
 	}
 	s.lock = lock
+	s.setAside()
 	return nil
 }
 
@@ -622,7 +623,7 @@ func (s *server) keep(f *frame) error {
 	if err := durable.MkdirFor(at, 0o700, os.Geteuid(), os.Getegid()); err != nil {
 		return err
 	}
-	return durable.Replace(filepath.Join(at, name), content, 0o600)
+	return s.replace(filepath.Join(at, name), content)
 }
 
 func shelfDir(s Shelf) (string, bool) {

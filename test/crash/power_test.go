@@ -17,7 +17,7 @@ import (
 // is gone. kill -9 alone says nothing about that. Postfix is stopped, which
 // postsuper does not mind, so that the disk can be taken from under it.
 func TestPowerCuts(t *testing.T) {
-	for _, storage := range []lab.Storage{{Kind: "ext4", Bytes: 64 << 20}, {Kind: "xfs", Bytes: 300 << 20}} {
+	for _, storage := range []lab.Storage{{Kind: "ext4", Bytes: 160 << 20}, {Kind: "xfs", Bytes: 300 << 20}} {
 		for _, v := range verbs() {
 			if !slices.Contains([]string{"hold", "delete", "restore"}, v.name) {
 				continue

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -224,6 +225,9 @@ func (r *relay) ledger() *record.Ledger {
 func (r *relay) ledgerAt(dir string) *record.Ledger {
 	r.Helper()
 	f, err := os.Open(r.HostPath(filepath.Join(dir, audit.LogName)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &record.Ledger{} // nothing was ever changed
+	}
 	r.check(err)
 	ledger, err := record.Fold(audit.Read(f))
 	r.check(errors.Join(err, f.Close()))
