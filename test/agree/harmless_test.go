@@ -29,7 +29,7 @@ var readVerbs = []string{"queue", "show", "triage"}
 var changingVerbs = []string{"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo", "recover"}
 
 // otherVerbs have nothing to do with the spool.
-var otherVerbs = []string{"account", "audit", "completion", "config", "explain", "help", "logs", "plan", "snapshot", "version"}
+var otherVerbs = []string{"account", "audit", "completion", "config", "explain", "help", "logs", "plan", "snapshot", "vault", "version"}
 
 func TestReadingLeavesNoTrace(t *testing.T) {
 	for _, c := range []struct {
@@ -81,7 +81,7 @@ func (j *jam) readings() [][]string {
 	// In maildrop all, since they belong to different users.
 	ids := slices.Concat(j.files("maildrop"), j.files("hold")[:1], j.files("active")[:1], j.files("deferred")[:2])
 	for _, id := range ids {
-		all = append(all, []string{"show", id}, []string{"show", "--body", "-o", "json", id})
+		all = append(all, []string{"show", id}, []string{"show", "--body", "--reason", "test", "-o", "json", id})
 	}
 	return all
 }

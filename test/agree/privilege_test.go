@@ -34,9 +34,9 @@ func TestRootIsGoneBeforeMailIsRead(t *testing.T) {
 		{"queue"},
 		{"queue", "--by", "cause", "-o", "json"},
 		{"queue", "--header", "Subject:", "-o", "json"},
-		{"show", held, "--body"},
+		{"show", held, "--body", "--reason", "test"},
 		{"triage", "-o", "json"},
-		{"show", dropped[0], dropped[1], dropped[2], "--body", "-o", "json"},
+		{"show", dropped[0], dropped[1], dropped[2], "--body", "--reason", "test", "-o", "json"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			k := *j

@@ -81,8 +81,10 @@ func TestRivalAdministrator(t *testing.T) {
 	}()
 	for range 4 {
 		for _, args := range [][]string{
-			{"hold", "--all", "--yes", "--reason", "x"}, {"release", "--all", "--anyway", "--yes", "--reason", "x"},
-			{"delete", "--id", ids[0], "--yes", "--reason", "x"}, {"recover"},
+			{"hold", "--all", "--yes", "--reason", "x"},
+			{"release", "--all", "--anyway", "--yes", "--reason", "x"},
+			{"delete", "--id", ids[0], "--yes", "--reason", "x"},
+			{"recover"},
 		} {
 			if res := r.run(args...); res.Code != 0 && res.Code != 1 && res.Code != 4 && res.Code != 5 {
 				t.Errorf("holdfast %q: exit %d\n%s", args, res.Code, res.Stderr)
