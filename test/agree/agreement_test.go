@@ -269,6 +269,12 @@ func (c *comparison) sameEntry(q *lab.Queued, m *postfix.Message) {
 		return
 	}
 	finished := c.finished(m)
+	// The new address stands for the first recipient. Once that is done, what
+	// the log still says of the address is about nobody who waits.
+	if m.Redirect != "" && len(missing) == 0 && len(finished) > 0 && len(extra) == 1 && extra[0].address == external(m.Redirect) {
+		c.tally.add(redirectShown)
+		return
+	}
 	for _, r := range extra {
 		if len(missing) == 0 && r.reason != "" && slices.Contains(finished, r.address) {
 			c.tally.add(doneListed)
