@@ -14,6 +14,7 @@ import (
 var mayStartProcesses = []string{
 	"act/internal/postcmd", // what changes Postfix: fixed argv, no shell
 	"act/hand/client.go",   // this program again, as the hand
+	"act/hand/keeper.go",   // this program again, as the keeper, and as the keeper's ticks
 	"observe",              // read-only programs, held to readOnlyPrograms
 	"daemon/alert.go",      // the operator's own alert commands
 	"lab",

@@ -294,6 +294,25 @@ func TestBlindIsNotHealthy(t *testing.T) {
 	}
 }
 
+// What Holdfast was to do and did not is a finding, and nothing about mail.
+func TestOverdueIsNamed(t *testing.T) {
+	for keeper, says := range map[bool]string{false: "no keeper lives", true: "its attempts fail"} {
+		sight := newRelay().sight()
+		want := Judge(sight)
+		sight.Late = []LateDuty{{What: "snapshot", Object: "20260314-0300", When: now.Add(-time.Hour), Keeper: keeper}}
+		v := Judge(sight)
+		if v.State != want.State || v.Sentence != want.Sentence {
+			t.Errorf("with something overdue: %s, %q", v.State, v.Sentence)
+		}
+		if len(v.Findings) != 1 || v.Findings[0].Cause != postfix.Overdue || !strings.Contains(v.Findings[0].Summary, says) {
+			t.Fatalf("%+v", v.Findings)
+		}
+		if got := strings.Join(v.Findings[0].Next[0].Argv, " "); !strings.HasSuffix(got, " tick") {
+			t.Errorf("the next step is %q", got)
+		}
+	}
+}
+
 // What Holdfast holds is no forgotten mail before the time at which somebody is
 // to look again, and what is to be done with it afterwards is a command.
 func TestOwnHoldsAreReviewed(t *testing.T) {

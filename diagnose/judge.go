@@ -19,7 +19,17 @@ type Sight struct {
 	// Holds are the messages that Holdfast put on hold, as its record has them;
 	// nil where the record could not be read, and then all holds are somebody's.
 	Holds map[HeldFile]OwnHold
-	Now   time.Time
+	// Late is what Holdfast was to do some minutes ago, as its record has it.
+	Late []LateDuty
+	Now  time.Time
+}
+
+// LateDuty is something that was to happen, and has not.
+type LateDuty struct {
+	What, Object string
+	When         time.Time
+	// Keeper is set where the process that is to do it lives.
+	Keeper bool
 }
 
 // HeldFile names a file on hold.
@@ -59,11 +69,15 @@ func Judge(s Sight) Verdict {
 		findings = append(findings, rule()...)
 	}
 	order(findings)
+	var verdict Verdict
+	verdict.State, verdict.Sentence = v.state(findings)
+	// What Holdfast has not done says nothing about the mail that flows.
+	findings = append(findings, v.overdue()...)
+	order(findings)
 	for i := range findings {
 		findings[i].complete()
 	}
-	verdict := Verdict{Findings: findings}
-	verdict.State, verdict.Sentence = v.state(findings)
+	verdict.Findings = findings
 	return verdict
 }
 
@@ -107,6 +121,8 @@ func (f *Finding) urgency() int {
 			return 6
 		}
 		return 8
+	case postfix.Overdue:
+		return 6
 	case postfix.BackoffWait:
 		return 9
 	case postfix.Configuration:

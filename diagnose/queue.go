@@ -99,6 +99,28 @@ func window(first, last time.Duration) string {
 	return fmt.Sprintf("the first in %s, the last within %s", span(first), span(last))
 }
 
+// overdue: what Holdfast was told to do later, and nobody did.
+func (v *view) overdue() []Finding {
+	if len(v.Late) == 0 {
+		return nil
+	}
+	first := v.Late[0]
+	s := steps{v.in}
+	f := Finding{
+		Cause: postfix.Overdue, Subject: "keeper", Scope: HostScope, Confidence: High, Since: first.When,
+		Summary: fmt.Sprintf("what was to happen at %s did not: %s; no keeper lives to do it", first.When.UTC().Format("2006-01-02 15:04 UTC"), first.What),
+		Next:    []Step{s.holdfast("does what is due, each thing once", "tick")},
+	}
+	if first.Keeper {
+		f.Summary = fmt.Sprintf("what was to happen at %s did not: %s; the keeper lives, and its attempts fail", first.When.UTC().Format("2006-01-02 15:04 UTC"), first.What)
+		f.Next[0].Why = "tries now, and says why it fails"
+	}
+	for _, late := range v.Late[:min(len(v.Late), 5)] {
+		f.Evidence = append(f.Evidence, Evidence{"record", v.Now, strings.TrimSpace(fmt.Sprintf("due since %s: %s %s", late.When.UTC().Format(time.RFC3339), late.What, late.Object))})
+	}
+	return []Finding{f}
+}
+
 // forgotten: mail on hold goes nowhere until somebody releases it.
 func (v *view) forgotten() []Finding {
 	h := v.held

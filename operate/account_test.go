@@ -68,7 +68,7 @@ func TestAccountFollowsTheMailSinceTheSnapshot(t *testing.T) {
 	h, o, say := accounting(t)
 	stays, goes, lost := h.message(postfix.Deferred, "a@shop.example", "x.example"), h.message(postfix.Deferred, "a@shop.example", "y.example"), h.message(postfix.Deferred, "a@shop.example", "z.example")
 	say("smtp[7]: %s: to=<lee@y.example>, relay=none, delay=1, dsn=4.0.0, status=deferred (before)", goes)
-	head, err := o.SaveSnapshot(t.Context(), "before the fix")
+	head, err := o.SaveSnapshot(t.Context(), SnapshotOptions{Note: "before the fix"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestAccountFollowsTheMailSinceTheSnapshot(t *testing.T) {
 		t.Errorf("%v, not %v: %+v", got, want, book.Problems)
 	}
 	// The first snapshot to the second says the same as the first to now.
-	second, err := o.SaveSnapshot(t.Context(), "")
+	second, err := o.SaveSnapshot(t.Context(), SnapshotOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,11 +150,11 @@ func TestSnapshotIsHeldAgainstTheRecord(t *testing.T) {
 		t.Errorf("there is none, and the error is %v", err)
 	}
 	h.message(postfix.Deferred, "a@shop.example", "x.example")
-	first, err := o.SaveSnapshot(t.Context(), "")
+	first, err := o.SaveSnapshot(t.Context(), SnapshotOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := o.SaveSnapshot(t.Context(), "")
+	second, err := o.SaveSnapshot(t.Context(), SnapshotOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestSnapshotThatCouldNotBeKeptIsNotRecorded(t *testing.T) {
 	h, o, _ := accounting(t)
 	h.message(postfix.Deferred, "a@shop.example", "x.example")
 	o.hand = &snapshotHand{handOnDisk: handOnDisk{host: h}, full: true}
-	if _, err := o.SaveSnapshot(t.Context(), ""); err == nil {
+	if _, err := o.SaveSnapshot(t.Context(), SnapshotOptions{}); err == nil {
 		t.Fatal("nothing could be written, and it says that it was saved")
 	}
 	saved, err := o.Snapshots(t.Context())

@@ -234,6 +234,9 @@ func (o *Operator) settled(ctx context.Context, job act.Job) (*record.Ledger, er
 	if err != nil {
 		return nil, err
 	}
+	if len(dutiesOf(ledger.Dues, job.Instance.ConfigDir)) > 0 {
+		_ = o.keepTime(ctx, job.Instance.ConfigDir) // what nobody does in time is told as overdue
+	}
 	open := len(ledger.Open) > 0
 	for _, run := range ledger.Plans {
 		open = open || run.Start != 0 && run.Ended.IsZero()

@@ -53,6 +53,9 @@ type Options struct {
 	Record, Change bool
 	// Recipients are age public keys to which the vault is encrypted.
 	Recipients []string
+	// Settings is the file that Policy and Recipients come from, for what is
+	// done later; "" is the usual one.
+	Settings string
 }
 
 // Operator operates the instances of one host.
@@ -182,7 +185,7 @@ func (o *Operator) startHand(found []postfix.Instance, opts Options) error {
 	}
 	o.client, err = hand.Start(hand.Options{
 		StateDir: opts.StateDir, ConfigDir: one.ConfigDir, QueueDir: one.QueueDir, CommandDir: one.CommandDir,
-		OwnerUID: uid, HashedQueues: one.HashedQueues, HashDepth: one.HashDepth, Recipients: opts.Recipients,
+		OwnerUID: uid, HashedQueues: one.HashedQueues, HashDepth: one.HashDepth, Recipients: opts.Recipients, Settings: opts.Settings,
 	})
 	if err == nil {
 		o.hand = o.client

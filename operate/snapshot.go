@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"time"
 
 	"holdfast/account"
 	"holdfast/act"
@@ -102,10 +103,44 @@ func resolve(saved []record.SavedBody, ref string) (record.SavedBody, error) {
 	return record.SavedBody{}, &postfix.Error{Kind: postfix.Failed, Op: "find snapshot", Object: ref, Err: errors.New(text), Hint: "holdfast snapshot list names them"}
 }
 
+// SnapshotOptions say more about a snapshot that is saved.
+type SnapshotOptions struct {
+	Note string
+	// Again is after which time a second one is saved; 0 for none.
+	Again time.Duration
+}
+
+// SavedSnapshot is what was saved.
+type SavedSnapshot struct {
+	account.Head
+	// Again is the second one that is to come, nil for none. KeeperErr is why
+	// nobody keeps time for it.
+	Again     *Duty
+	KeeperErr error
+}
+
 // SaveSnapshot looks at everything that triage looks at, and keeps it: the
 // messages, and in the head shape, causes and what asking the surroundings
 // gave. It changes no mail.
-func (o *Operator) SaveSnapshot(ctx context.Context, note string) (account.Head, error) {
+func (o *Operator) SaveSnapshot(ctx context.Context, opts SnapshotOptions) (SavedSnapshot, error) {
+	head, err := o.saveSnapshot(ctx, opts.Note, 0)
+	saved := SavedSnapshot{Head: head}
+	if err != nil || opts.Again <= 0 {
+		return saved, err
+	}
+	in, err := o.only()
+	if err != nil {
+		return saved, err
+	}
+	duty, err := o.later(ctx, in, dueSnapshot, head.Name, head.To.Add(opts.Again))
+	if duty.Entry == 0 {
+		return saved, err
+	}
+	saved.Again, saved.KeeperErr = &duty, err
+	return saved, nil
+}
+
+func (o *Operator) saveSnapshot(ctx context.Context, note string, due uint64) (account.Head, error) {
 	in, err := o.only()
 	if err != nil {
 		return account.Head{}, err
@@ -134,7 +169,7 @@ func (o *Operator) SaveSnapshot(ctx context.Context, note string) (account.Head,
 		return account.Head{}, fmt.Errorf("save snapshot %q: %w", s.Name, err)
 	}
 	_, err = o.hand.Append(ctx, record.Saved, 0, nil, record.SavedBody{
-		Name: s.Name, Sum: hex.EncodeToString(out.sum.Sum(nil)), Instance: in.Name, Messages: s.Messages, By: o.who,
+		Name: s.Name, Sum: hex.EncodeToString(out.sum.Sum(nil)), Instance: in.Name, Messages: s.Messages, By: o.who, Due: due,
 	})
 	return s.Head, err
 }

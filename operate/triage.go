@@ -85,8 +85,23 @@ func (o *Operator) triage(ctx context.Context, in *instance, opts TriageOptions)
 	t := &Triage{At: now, Snapshot: snap, Log: log, Host: host, Gaps: slices.Concat(snap.Gaps, logGaps, host.Gaps)}
 	holds, gap := o.ownHolds(ctx, in, snap)
 	t.Gaps = append(t.Gaps, gap...)
-	t.Verdict = diagnose.Judge(diagnose.Sight{Snapshot: snap, Log: log, Host: host, Holds: holds, Now: now})
+	late, err := o.Late(ctx)
+	if err != nil && len(gap) == 0 { // else that is what the gap says
+		t.Gaps = append(t.Gaps, observe.Gap{Source: "record", Text: err.Error(), Hint: "whether something is overdue is not known"})
+	}
+	t.Verdict = diagnose.Judge(diagnose.Sight{Snapshot: snap, Log: log, Host: host, Holds: holds, Late: lateOf(in, late), Now: now})
 	return t, nil
+}
+
+// lateOf is what is overdue of one instance.
+func lateOf(in *instance, late []Late) []diagnose.LateDuty {
+	var own []diagnose.LateDuty
+	for i := range late {
+		if d := &late[i]; d.Config == in.ConfigDir {
+			own = append(own, diagnose.LateDuty{What: d.What, Object: d.Object, When: d.When, Keeper: d.Keeper})
+		}
+	}
+	return own
 }
 
 // ownHolds are the holds of one instance that are on record, where something

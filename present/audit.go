@@ -18,6 +18,7 @@ const (
 	SchemaAuditReport = "holdfast.audit-report/1"
 	SchemaPlanState   = "holdfast.plan-state/1"
 	SchemaRecovery    = "holdfast.recovery/1"
+	SchemaTick        = "holdfast.tick/1"
 )
 
 // AuditEntryRecord is one entry of the audit log.
@@ -161,4 +162,28 @@ type RecoveryRecord struct {
 	Counts  CountsRecord `json:"counts"`
 	// Ended are plans whose end was recorded.
 	Ended []string `json:"ended"`
+}
+
+// TickRecord is what a tick did.
+type TickRecord struct {
+	Envelope
+	Duties []DutyRecord `json:"duties"`
+	// Waiting is how much is still to come, Next the first of it.
+	Waiting int        `json:"waiting"`
+	Next    *time.Time `json:"next"`
+}
+
+// DutyRecord is something that was due.
+type DutyRecord struct {
+	Entry  uint64    `json:"entry"`
+	What   string    `json:"what"`
+	Object string    `json:"object"`
+	When   time.Time `json:"when"`
+	Done   bool      `json:"done"`
+	Text   string    `json:"text"`
+}
+
+// TickRecordOf makes the record of a tick.
+func TickRecordOf(duties []DutyRecord, waiting int, next time.Time) *TickRecord {
+	return &TickRecord{Envelope: Envelope{Schema: SchemaTick}, Duties: duties, Waiting: waiting, Next: known(next)}
 }

@@ -153,6 +153,21 @@ func Fold(entries iter.Seq2[Entry, error]) (*Ledger, error) {
 	return l, nil
 }
 
+// Dues are what must still happen, by their entries: what Fold finds of them,
+// without reading anything else.
+func Dues(entries iter.Seq2[Entry, error]) (map[uint64]DueBody, error) {
+	l := &Ledger{Dues: map[uint64]DueBody{}}
+	for e, err := range entries {
+		if err == nil && (e.Kind == Due || e.Kind == DueDone) {
+			err = l.add(&e)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the audit log: %w", err)
+		}
+	}
+	return l.Dues, nil
+}
+
 // add takes one entry. A kind that is not known is one of a later Holdfast:
 // what it means could be anything, so it is refused.
 func (l *Ledger) add(e *Entry) error {

@@ -210,10 +210,14 @@ type LegalBody struct {
 
 // DueBody is the detail of Due and DueDone.
 type DueBody struct {
-	// What is "snapshot" or "purge".
+	// What is to be done; package operate knows how.
 	What string    `json:"what"`
 	When time.Time `json:"when"`
 	By   plan.Who  `json:"by,omitzero"`
+	// Instance and Config are the name of the instance and its configuration
+	// directory.
+	Instance string `json:"instance"`
+	Config   string `json:"config"`
 	// Object is what it concerns: the snapshot that the second one belongs to.
 	Object string `json:"object,omitempty"`
 	// Text says how it went: of DueDone.
@@ -227,4 +231,6 @@ type SavedBody struct {
 	Instance string   `json:"instance"`
 	Messages int      `json:"messages"`
 	By       plan.Who `json:"by"`
+	// Due is the due entry that asked for it, 0 where somebody did.
+	Due uint64 `json:"due,omitempty"`
 }

@@ -36,6 +36,9 @@ type Options struct {
 	HashDepth    int
 	// Recipients are age public keys to which the vault is encrypted.
 	Recipients []string
+	// Settings is the file of Holdfast's own configuration, which a keeper goes
+	// by; "" is the usual one.
+	Settings string
 	// Patience is how long one command of Postfix may take; 0 is ten minutes.
 	Patience time.Duration
 }

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if Serve(os.Args) {
+	if Serve(os.Args) || serveTick(os.Args) {
 		return
 	}
 	os.Exit(m.Run())

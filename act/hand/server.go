@@ -48,6 +48,7 @@ const (
 	askPurge
 	askItems
 	askVerify
+	askKeeper
 )
 
 // server is a hand at work.
@@ -78,11 +79,11 @@ type fileState struct {
 	mtime, ctime unix.Timespec
 }
 
-// Serve is the hand's whole life where args is what Start started, and reports
-// whether it was. The main function calls it before anything else.
+// Serve is the whole life of a hand that Start started, or of a keeper, and
+// reports whether args are those of one. The main function calls it before anything else.
 func Serve(args []string) bool {
 	if len(args) != 2 || args[1] != argument {
-		return false
+		return serveKeeper(args)
 	}
 	// What the operator's terminal sends is for the reader, who then says what
 	// is to be done. An act that has begun is finished and recorded.
@@ -176,6 +177,10 @@ func (s *server) serve(f *frame) (reply frame, file *os.File, err error) {
 		reply, err = s.itemStates(f)
 	case askVerify:
 		reply, err = s.verifyVault(f)
+	case askKeeper:
+		if err = f.done(); err == nil {
+			err = s.startKeeper()
+		}
 	default:
 		err = ErrFrame
 	}

@@ -26,9 +26,15 @@ func open(ctx context.Context, s cli.Settings, change bool) (changing, error) {
 		return changing{}, err
 	}
 	policy := operate.PolicyOf(&settings.Config)
+	asked := ""
+	if s.ConfigFile != config.DefaultPath {
+		if asked, err = filepath.Abs(s.ConfigFile); err != nil {
+			return changing{}, err
+		}
+	}
 	o, err := operate.New(ctx, operate.Options{
 		ConfigDirs: s.ConfigDirs, StateDir: s.StateDir, Surroundings: change || s.Surroundings, Change: change, Record: true,
-		Policy: &policy, Recipients: settings.Vault.Recipients,
+		Policy: &policy, Recipients: settings.Vault.Recipients, Settings: asked,
 	})
 	return changing{o}, err
 }

@@ -36,6 +36,7 @@ func main() {
 		View:      func(ctx context.Context, s cli.Settings) (cli.Viewer, error) { return open(ctx, s, true) },
 		Account:   func(ctx context.Context, s cli.Settings) (cli.Accountant, error) { return open(ctx, s, false) },
 		Save:      func(ctx context.Context, s cli.Settings) (cli.Saver, error) { return open(ctx, s, true) },
+		Tick:      func(ctx context.Context, s cli.Settings) (cli.Ticker, error) { return open(ctx, s, true) },
 		Asks:      cli.TerminalOf(os.Stdin).Columns > 0,
 		Summarize: operate.SummarizeLogs,
 	})

@@ -339,7 +339,7 @@ func openLog(path, name string) (int, unix.Errno) {
 // audit log hold what is listed, and its key beside.
 func shelves() map[string][]string {
 	return map[string][]string{
-		"audit": {"audit.log", "checkpoints"}, "plans": nil, "targets": nil, "snapshots": nil, "ledger": nil,
+		"audit": {"audit.log", "checkpoints"}, "plans": nil, "targets": nil, "snapshots": nil, "ledger": nil, "keeper": nil,
 	}
 }
 

@@ -28,7 +28,7 @@ type Accountant interface {
 
 // Saver saves snapshots.
 type Saver interface {
-	SaveSnapshot(ctx context.Context, note string) (account.Head, error)
+	SaveSnapshot(ctx context.Context, o operate.SnapshotOptions) (operate.SavedSnapshot, error)
 	Close() error
 }
 

@@ -36,6 +36,8 @@ type archive struct {
 	note     string
 	asked    []string
 	settings Settings
+	// keeperErr is why no keeper could be started.
+	keeperErr error
 }
 
 func (a *archive) Account(_ context.Context, from, to string) (*account.Book, error) {
@@ -59,11 +61,15 @@ func (a *archive) CompareSnapshots(_ context.Context, from, to string) (*operate
 	return &operate.Comparison{From: a.snapshot.Head, To: later.Head, Diff: account.Compare(a.snapshot, &later)}, nil
 }
 
-func (a *archive) SaveSnapshot(_ context.Context, note string) (account.Head, error) {
-	a.note = note
-	head := a.snapshot.Head
-	head.Note = note
-	return head, nil
+func (a *archive) SaveSnapshot(_ context.Context, o operate.SnapshotOptions) (operate.SavedSnapshot, error) {
+	a.note = o.Note
+	saved := operate.SavedSnapshot{Head: a.snapshot.Head}
+	saved.Note = o.Note
+	if o.Again > 0 {
+		saved.Again = &operate.Duty{Entry: 9, DueBody: record.DueBody{What: "snapshot", When: at.Add(o.Again)}}
+		saved.KeeperErr = a.keeperErr
+	}
+	return saved, nil
 }
 
 func (a *archive) Close() error { return nil }

@@ -98,6 +98,8 @@ type Env struct {
 	// as above.
 	Account func(context.Context, Settings) (Accountant, error)
 	Save    func(context.Context, Settings) (Saver, error)
+	// Tick reaches the host to do what is due; nil as above.
+	Tick func(context.Context, Settings) (Ticker, error)
 	// Asks is set where stdin is a terminal: then questions are answered there.
 	Asks bool
 	// Summarize sums up log files, "-" being stdin. Started as root it opens
@@ -136,6 +138,7 @@ func Run(ctx context.Context, args []string, env Env) int {
 		// for, although it keeps the flags from being read.
 		json: asksForJSON(args),
 	}}
+	p.announce()
 	root := p.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -152,6 +155,14 @@ func Run(ctx context.Context, args []string, env Env) int {
 	code := p.screen.fail(err)
 	_ = p.screen.Flush() // a failure to write has been reported already
 	return code
+}
+
+// announce has every command that reads the record begin with what is overdue.
+// A tick is what does it.
+func (p *program) announce() {
+	e := &p.env
+	e.Open, e.Change, e.Keep = announced(p, e.Open), announced(p, e.Change), announced(p, e.Keep)
+	e.Record, e.View, e.Account, e.Save = announced(p, e.Record), announced(p, e.View), announced(p, e.Account), announced(p, e.Save)
 }
 
 // flushed ends the output.
@@ -228,6 +239,9 @@ func (p *program) root() *cobra.Command {
 	root.AddGroup(&cobra.Group{ID: groupKeep, Title: "Keep"})
 	root.SetCompletionCommandGroupID(groupKeep)
 	root.AddCommand(p.triageCommand(), p.queueCommand(), p.showCommand(), p.explainCommand(), p.logsCommand(), p.configCommand(), p.versionCommand(), whereTopic())
+	if p.env.Tick != nil {
+		root.AddCommand(p.tickCommand())
+	}
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {

@@ -257,7 +257,7 @@ func TestManualOfJSONIsComplete(t *testing.T) {
 		&present.ShowRecord{}, &present.ErrorRecord{}, &present.VersionRecord{},
 		&present.TriageRecord{}, &present.ExplanationRecord{}, &present.LogSummaryRecord{},
 		&present.PlanRecord{}, &present.OutcomeRecord{}, &present.SummaryRecord{},
-		&present.AuditEntryRecord{}, &present.AuditReportRecord{}, &present.PlanStateRecord{}, &present.RecoveryRecord{}, &present.ConfigRecord{}, &present.CopyRecord{}, &present.VaultPackRecord{},
+		&present.AuditEntryRecord{}, &present.AuditReportRecord{}, &present.PlanStateRecord{}, &present.RecoveryRecord{}, &present.ConfigRecord{}, &present.CopyRecord{}, &present.VaultPackRecord{}, &present.TickRecord{},
 	} {
 		full(reflect.ValueOf(record).Elem())
 		line, err := present.AppendJSON(nil, record)
@@ -277,7 +277,7 @@ func TestManualOfJSONIsComplete(t *testing.T) {
 			"Triage": present.SchemaTriage, "Explanation": present.SchemaExplanation, "LogSummary": present.SchemaLogSummary,
 			"Plan": present.SchemaPlan, "Outcome": present.SchemaOutcome, "Summary": present.SchemaSummary,
 			"AuditEntry": present.SchemaAuditEntry, "AuditReport": present.SchemaAuditReport,
-			"PlanState": present.SchemaPlanState, "Recovery": present.SchemaRecovery, "Config": present.SchemaConfig, "Copy": present.SchemaCopy, "VaultPack": present.SchemaVaultPack,
+			"PlanState": present.SchemaPlanState, "Recovery": present.SchemaRecovery, "Config": present.SchemaConfig, "Copy": present.SchemaCopy, "VaultPack": present.SchemaVaultPack, "Tick": present.SchemaTick,
 		}[name]
 		want := slices.Sorted(slices.Values(documented[schema]))
 		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(have))); diff != "" {

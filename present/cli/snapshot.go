@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"holdfast/account"
+	"holdfast/operate"
 	"holdfast/present"
 )
 
@@ -24,28 +25,32 @@ func (p *program) snapshotCommand(a accounts) *cobra.Command {
 }
 
 func (p *program) snapshotSaveCommand(a accounts) *cobra.Command {
-	var note string
+	var o operate.SnapshotOptions
 	cmd := &cobra.Command{
 		Use: "save [flags]", Short: "look at queue, log and host, and keep what was seen", Args: cobra.NoArgs,
 		Long: "Looks as triage does and keeps what was seen: every message with its recipients,\n" +
 			"shape, causes, and what asking the host and the servers gave. It changes no mail\n" +
 			"and leaves an entry in the audit log. It has no content of any message.",
-		Example: "  holdfast snapshot save\n  holdfast snapshot save --note 'before the resolver is changed'",
+		Example: "  holdfast snapshot save\n  holdfast snapshot save --again 15m --note 'before the resolver is changed'",
 		RunE: p.run(func(ctx context.Context, _ []string) (err error) {
+			if o.Again < 0 {
+				return usageError("for example --again 15m", "--again %s is no span of time", o.Again)
+			}
 			host, err := a.save(ctx, p.everything())
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, host.Close()) }()
-			head, err := host.SaveSnapshot(ctx, note)
+			saved, err := host.SaveSnapshot(ctx, o)
 			if err != nil {
 				return err
 			}
-			return p.showHead(&head, true)
+			return p.showSaved(&saved)
 		}),
 	}
 	f := pflag.NewFlagSet("save", pflag.ContinueOnError)
-	f.StringVar(&note, "note", "", "`TEXT` to remember it by")
+	f.StringVar(&o.Note, "note", "", "`TEXT` to remember it by")
+	f.DurationVar(&o.Again, "again", 0, "save a second one after this `TIME`, whoever is logged in then; see tick")
 	p.describe(cmd, verb{sections: []section{{"What is kept with it", f}}, exits: []int{exitDone, exitFailed, exitUsage, exitRefused, exitCannotTell, exitInterrupted}})
 	return cmd
 }
@@ -89,7 +94,7 @@ func (p *program) snapshotShowCommand(a accounts) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return p.showHead(&s.Head, false)
+				return p.showHead(&s.Head, false, nil)
 			})
 		}),
 	}

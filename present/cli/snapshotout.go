@@ -24,9 +24,11 @@ const (
 // snapshotRecord is what a snapshot has, but for the messages.
 type snapshotRecord struct {
 	present.Envelope
-	Name       string             `json:"name"`
-	Host       string             `json:"host"`
-	Note       string             `json:"note"`
+	Name string `json:"name"`
+	Host string `json:"host"`
+	Note string `json:"note"`
+	// Again is when a second one is saved, where that was asked for now.
+	Again      *time.Time         `json:"again,omitempty"`
 	From       time.Time          `json:"from"`
 	To         time.Time          `json:"to"`
 	Source     observe.Source     `json:"source"`
@@ -102,10 +104,23 @@ func snapshotRecordOf(h *account.Head) *snapshotRecord {
 	return r
 }
 
-// showHead shows a snapshot. saved is set where it was saved just now.
-func (p *program) showHead(h *account.Head, saved bool) error {
+// showSaved shows what was saved just now.
+func (p *program) showSaved(saved *operate.SavedSnapshot) error {
+	if saved.KeeperErr != nil {
+		p.screen.Note(present.Say("nobody keeps time for the second snapshot (%s): run holdfast tick when it is due", present.Hostile(saved.KeeperErr.Error())))
+	}
+	return p.showHead(&saved.Head, true, saved.Again)
+}
+
+// showHead shows a snapshot. saved is set where it was saved just now; again is
+// the second one that is to come.
+func (p *program) showHead(h *account.Head, saved bool, again *operate.Duty) error {
 	if p.screen.json {
-		return p.screen.Record(snapshotRecordOf(h))
+		r := snapshotRecordOf(h)
+		if again != nil {
+			r.Again = &again.When
+		}
+		return p.screen.Record(r)
 	}
 	s, at := &page{screen: p.screen}, p.env.Now()
 	label := present.Say("SEEN")
@@ -144,6 +159,9 @@ func (p *program) showHead(h *account.Head, saved bool) error {
 	}
 	for _, g := range h.Gaps {
 		s.labelled(present.Say("UNSEEN"), present.Hostile(g.String()).Words(0), 0)
+	}
+	if again != nil {
+		s.labelled(present.Say("AGAIN"), present.When(again.When, at), 0)
 	}
 	if saved {
 		s.command(present.Say("LATER"), present.Shell("holdfast", "account", "--from", h.Name))

@@ -26,7 +26,7 @@ var readVerbs = []string{"queue", "show", "triage"}
 
 // changingVerbs change mail or settle what a change left open. What they do to
 // the spool is tested with the hand.
-var changingVerbs = []string{"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo", "recover"}
+var changingVerbs = []string{"hold", "release", "try", "requeue", "expire", "delete", "restore", "undo", "recover", "tick"}
 
 // otherVerbs have nothing to do with the spool.
 var otherVerbs = []string{"account", "audit", "completion", "config", "explain", "help", "logs", "plan", "snapshot", "vault", "version"}
