@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,6 +43,8 @@ type drafting struct {
 	match   *plan.Matcher
 	// chosen are the messages that an undo is about; nil where a selection says.
 	chosen map[record.File]bool
+	// unmet are the IDs that the selection names and that were not met yet.
+	unmet map[postfix.QueueID]bool
 	// qmgr is the queue manager that runs; unsure is set where it cannot be told.
 	qmgr   *record.Process
 	unsure bool
@@ -66,6 +70,10 @@ func (o *Operator) Prepare(ctx context.Context, r Request) (*plan.Plan, []plan.T
 	}
 	if d.match, err = d.r.Selector.Compile(d.now); err != nil {
 		return nil, nil, err
+	}
+	d.unmet = make(map[postfix.QueueID]bool, len(d.r.Selector.IDs))
+	for _, id := range d.r.Selector.IDs {
+		d.unmet[id] = true
 	}
 	if err := d.look(ctx); err != nil {
 		return nil, nil, err
@@ -178,6 +186,7 @@ func (d *drafting) fromQueue(ctx context.Context) error {
 			failed = &postfix.Error{Kind: postfix.Interrupted, Op: "select messages", Err: failed}
 			return false
 		}
+		delete(d.unmet, m.ID)
 		selected, err := d.selects(ctx, m)
 		var e *postfix.Error
 		switch {
@@ -213,6 +222,9 @@ func (d *drafting) seal() (*plan.Plan, []plan.Target, error) {
 	if d.r.Options.Review == 0 && d.r.Verb == plan.Hold {
 		d.r.Options.Review = plan.Duration(policy.Review)
 	}
+	for _, id := range slices.Sorted(maps.Keys(d.unmet)) {
+		d.draft.Skip(plan.SkipMissing, "the mail log tells what became of it", id)
+	}
 	targets, effects := d.draft.Targets(), d.draft.Effects()
 	d.addStrangers(&effects)
 	p := &plan.Plan{
@@ -220,8 +232,10 @@ func (d *drafting) seal() (*plan.Plan, []plan.Target, error) {
 		Reason: d.r.Reason, Ticket: d.r.Ticket, By: d.o.who, Made: d.now, Expires: d.now.Add(policy.Lifetime),
 		Policy: policy.Digest, Undoes: d.r.Undoes,
 	}
-	if len(targets) > 0 {
+	if len(targets)+len(d.unmet) > 0 {
 		effects.Risks = append(effects.Risks, unseen(d.snap)...)
+	}
+	if len(targets) > 0 {
 		d.addFindings(&effects)
 		if policy.Judge != nil {
 			effects.Bars = append(effects.Bars, policy.Judge(p.Verb, Facts{Login: d.o.who.Name(), Count: len(targets), Held: d.held, Ticket: p.Ticket})...)

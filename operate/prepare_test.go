@@ -2,6 +2,7 @@ package operate
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"holdfast/diagnose"
@@ -112,5 +113,34 @@ func TestCauseThatStandsBarsWhatItConcerns(t *testing.T) {
 		if len(e.Risks) != c.risks || len(e.Bars) != c.bars {
 			t.Errorf("%s: risks %v, bars %v", name, e.Risks, e.Bars)
 		}
+	}
+}
+
+// TestNamedAndNotThere: an ID that was named and is in no queue is said, and
+// what is there is taken all the same.
+func TestNamedAndNotThere(t *testing.T) {
+	h := newHost(t)
+	id, other := h.message(postfix.Deferred, "kim@shop.example", "corp.example"), h.message(postfix.Active, "kim@shop.example", "corp.example")
+	o := h.as("kim")
+	for _, verb := range []plan.Verb{plan.Hold, plan.Delete, plan.Restore} {
+		named := plan.Selector{IDs: []postfix.QueueID{id, "4ABSENT00A", "4ABSENT00B", other}}
+		missing, count := []postfix.QueueID{"4ABSENT00A", "4ABSENT00B"}, 1
+		if verb == plan.Restore {
+			named.IDs = named.IDs[1:3]
+			count = 0
+		}
+		p, _ := h.prepare(o, Request{Verb: verb, Selector: named, Reason: "x"})
+		if p.Count != count {
+			t.Errorf("%s takes %d", verb, p.Count)
+		}
+		found := slices.ContainsFunc(p.Effects.Skipped, func(s plan.Skip) bool {
+			return s.Why == plan.SkipMissing && s.Count == 2 && slices.Equal(s.IDs, missing)
+		})
+		if !found {
+			t.Errorf("%s leaves alone %+v", verb, p.Effects.Skipped)
+		}
+	}
+	if p, _ := h.prepare(o, Request{Verb: plan.Hold, Selector: shop(), Reason: "x"}); slices.ContainsFunc(p.Effects.Skipped, func(s plan.Skip) bool { return s.Why == plan.SkipMissing }) {
+		t.Error("something is missing although nothing was named")
 	}
 }

@@ -87,6 +87,7 @@ func (d *drafting) fromVault() error {
 		if c.Target.Instance != d.in.Name {
 			continue
 		}
+		delete(d.unmet, c.ID)
 		if d.chosen != nil {
 			if c.Plan != d.r.Undoes {
 				continue

@@ -82,6 +82,10 @@ func parseID(s string) (postfix.QueueID, error) {
 	if !postfix.ValidQueueID(s) {
 		return "", errors.New("not a queue ID")
 	}
+	if strings.EqualFold(s, "all") {
+		// To postsuper it is no ID but a word, and hands remember that.
+		return "", errors.New("no message; everything is --all")
+	}
 	return postfix.QueueID(s), nil
 }
 

@@ -216,6 +216,7 @@ const (
 	SkipLegalHold  = "legal-hold"
 	SkipRetention  = "retention" // not kept for as long as it is to be
 	SkipDigest     = "unreadable"
+	SkipMissing    = "missing" // an ID that was named and is not there
 )
 
 // Risk is something that the plan causes and that is not its purpose.

@@ -3,6 +3,7 @@ package hand
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -392,6 +393,35 @@ func TestNonsenseEndsTheHand(t *testing.T) {
 		}
 	}
 	b.intend(plan.Hold, "deferred", ids(1)...) // and it still works
+}
+
+// TestDescriptorsAreNotTaken: what comes with a request besides bytes stays with
+// nobody (attack A-59).
+func TestDescriptorsAreNotTaken(t *testing.T) {
+	b := newBench(t, obeys)
+	open := func() int {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.cmd.Process.Pid))
+		b.check(err)
+		return len(list)
+	}
+	before := open()
+	secret, err := os.Open("/etc/shadow")
+	b.check(err)
+	t.Cleanup(func() { _ = secret.Close() })
+	rights := unix.UnixRights(slices.Repeat([]int{int(secret.Fd())}, 100)...)
+	for range 50 {
+		f := requestOf(askReserve)
+		f.putInt(1)
+		body := append(binary.BigEndian.AppendUint32(nil, uint32(len(f.buf))), f.buf...)
+		_, _, err := b.conn.WriteMsgUnix(body, rights, nil)
+		b.check(err)
+		if _, err := receive(b.conn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := open(); after > before {
+		t.Errorf("the hand had %d descriptors and has %d", before, after)
+	}
 }
 
 func FuzzFrame(f *testing.F) {

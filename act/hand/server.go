@@ -89,6 +89,8 @@ func Serve(args []string) bool {
 	// is to be done. An act that has begun is finished and recorded.
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE)
 	unix.Umask(0o077)
+	// Mail passes through its memory on the way to the vault: no core of it.
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	conn, err := net.FileConn(os.Stdin)
 	if err != nil {
 		return true
@@ -196,7 +198,7 @@ func (s *server) begin(f *frame) error {
 	if err := f.done(); err != nil || s.log != nil {
 		return err
 	}
-	if err := durable.MkdirAll(s.StateDir, 0o711); err != nil {
+	if err := s.makeState(); err != nil {
 		return err
 	}
 	lock, err := durable.TryLock(filepath.Join(s.StateDir, "lock"))
@@ -216,6 +218,33 @@ func (s *server) begin(f *frame) error {
 	s.lock = lock
 	s.setAside()
 	return nil
+}
+
+// makeState makes the directory of state where it is missing. It refuses one
+// below which somebody else could put another file under the name of a record.
+func (s *server) makeState() error {
+	if err := durable.MkdirAll(s.StateDir, 0o711); err != nil {
+		return err
+	}
+	dir, err := filepath.EvalSymlinks(s.StateDir)
+	for err == nil {
+		var st unix.Stat_t
+		if err = unix.Lstat(dir, &st); err != nil {
+			break
+		}
+		others := st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0
+		if int(st.Uid) != os.Geteuid() && st.Uid != 0 || others {
+			return &postfix.Error{
+				Kind: postfix.Refused, Op: "keep the record in", Object: s.StateDir, Err: fmt.Errorf("%q can be changed by others than root", dir),
+				Hint: "chown root " + dir + " && chmod go-w " + dir + ", after a look at what lies there; or --state-dir names another place",
+			}
+		}
+		if dir == "/" {
+			return nil
+		}
+		dir = filepath.Dir(dir)
+	}
+	return fmt.Errorf("look at the directory of state: %w", err)
 }
 
 // append writes an entry, and remembers an intent.
@@ -622,7 +651,7 @@ func (s *server) keep(f *frame) error {
 		}
 	}
 	at := filepath.Join(s.StateDir, dir)
-	if err := durable.MkdirAll(s.StateDir, 0o711); err != nil {
+	if err := s.makeState(); err != nil {
 		return err
 	}
 	if err := durable.MkdirFor(at, 0o700, os.Geteuid(), os.Getegid()); err != nil {

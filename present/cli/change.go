@@ -284,6 +284,9 @@ func (p *program) carryOut(ctx context.Context, host Changer, made *plan.Plan, t
 // was asked for was not done; mail that already is as it was wanted is not.
 func nothingToDo(made *plan.Plan) error {
 	harmless := []string{plan.SkipHeld, plan.SkipNotHeld, plan.SkipFinished, plan.SkipQueue}
+	if err := notMet(made); err != nil {
+		return err
+	}
 	hint := ""
 	guarded := 0
 	for _, s := range made.Effects.Skipped {
@@ -304,13 +307,35 @@ func nothingToDo(made *plan.Plan) error {
 	}
 }
 
+// notMet is the error of IDs that were named and are not there, nil where all
+// are.
+func notMet(made *plan.Plan) *postfix.Error {
+	for _, s := range made.Effects.Skipped {
+		if s.Why != plan.SkipMissing {
+			continue
+		}
+		seen := !slices.ContainsFunc(made.Effects.Risks, func(r plan.Risk) bool { return r.Kind == "unseen" })
+		place := "queue"
+		if made.Verb == plan.Restore || made.Verb == plan.Purge {
+			place = "vault"
+		}
+		return notThere(s.IDs, s.Count, place, seen)
+	}
+	return nil
+}
+
 // verdictOf is what the outcomes mean for the exit code. Only what was seen to
 // be so counts as done.
 func verdictOf(made *plan.Plan, r *Report) error {
 	c := present.CountsOf(r.Outcomes)
 	good, bad := c.Done+c.Already, made.Count-c.Done-c.Already
 	if bad <= 0 {
-		return nil
+		e := notMet(made)
+		if e == nil {
+			return nil
+		}
+		e.Kind = postfix.Partial
+		return e
 	}
 	e := &postfix.Error{Kind: postfix.Failed, Op: string(made.Verb)}
 	switch {

@@ -387,3 +387,30 @@ func TestCountsLoseNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestNamedAndNotThere: the exit code says that an ID is not there, also where
+// the rest is done.
+func TestNamedAndNotThere(t *testing.T) {
+	for _, c := range []struct {
+		verb   plan.Verb
+		count  int
+		unseen bool
+		code   int
+		says   string
+	}{
+		{plan.Hold, 0, false, exitFailed, "4ABSENT00A and 8 more are in no queue\n"},
+		{plan.Hold, 3, false, exitPartial, "4ABSENT00A and 8 more are in no queue\n"},
+		{plan.Hold, 0, true, exitCannotTell, "are in no queue that could be seen\n"},
+		{plan.Restore, 0, false, exitFailed, "are not in the vault\n"},
+	} {
+		b := &bench{plan: sealed(c.verb, c.count)}
+		b.plan.Effects.Skipped = []plan.Skip{{Why: plan.SkipMissing, Count: 9, IDs: []postfix.QueueID{"4ABSENT00A"}}}
+		if c.unseen {
+			b.plan.Effects.Risks = []plan.Risk{{Kind: "unseen", Count: 1, Text: "there may be more"}}
+		}
+		r := answer(t.Context(), t, b, 80, "", string(c.verb), "4ABSENT00A", "--yes", "--reason=x")
+		if r.code != c.code || !strings.Contains(r.stderr, c.says) || !strings.Contains(r.stdout, "not there, although named") || b.ran != min(c.count, 1) {
+			t.Errorf("%s of %d: exit %d, ran %d times\n%s%s", c.verb, c.count, r.code, b.ran, r.stdout, r.stderr)
+		}
+	}
+}

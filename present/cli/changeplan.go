@@ -169,6 +169,8 @@ func skipped(why string) present.Words {
 		return present.Say("under legal hold")
 	case plan.SkipRetention:
 		return present.Say("not kept for its time yet")
+	case plan.SkipMissing:
+		return present.Say("not there, although named")
 	case plan.SkipDigest:
 		return present.Say("unreadable")
 	}

@@ -185,7 +185,7 @@ func (q *queueRun) verdict(views []*view) error {
 		}
 	}
 	if lost := missing(q.sel.IDs, met); len(lost) > 0 {
-		return notThere(lost, every)
+		return notThere(lost, len(lost), "queue", every)
 	}
 	return nil
 }

@@ -105,6 +105,7 @@ func addIDs(sel *plan.Selector, args []string, stdin io.Reader) error {
 
 func readIDs(sel *plan.Selector, stdin io.Reader) error {
 	const hint = "write one queue ID a line"
+	var one plan.Selector // checks as --id does
 	lines := bufio.NewScanner(stdin)
 	lines.Buffer(nil, longestIDLine)
 	for n := 1; lines.Scan(); n++ {
@@ -114,9 +115,10 @@ func readIDs(sel *plan.Selector, stdin io.Reader) error {
 			continue
 		case len(sel.IDs) >= mostIDs:
 			return usageError("select by something else than IDs", "stdin has more than %d IDs", mostIDs)
-		case !postfix.ValidQueueID(id):
+		case one.Set("id", id) != nil:
 			return usageError(hint, "line %d of stdin is %s, not a queue ID", n, strconv.QuoteToASCII(id))
 		}
+		one.IDs = one.IDs[:0]
 		sel.IDs = append(sel.IDs, postfix.QueueID(id))
 	}
 	if err := lines.Err(); err != nil {
@@ -141,8 +143,9 @@ func missing(named []postfix.QueueID, met []map[postfix.QueueID]bool) []postfix.
 // mostNamed is how many missing IDs an error names.
 const mostNamed = 5
 
-// notThere is the error of IDs that were named and are in no queue.
-func notThere(ids []postfix.QueueID, everySeen bool) error {
+// notThere is the error of so many IDs that were named, the first of which are
+// given, and that are in no queue, or not in the vault.
+func notThere(ids []postfix.QueueID, count int, place string, everySeen bool) *postfix.Error {
 	e := &postfix.Error{
 		Kind: postfix.Failed,
 		Hint: "it may have been delivered, returned or deleted meanwhile: search the mail log for the ID",
@@ -152,13 +155,18 @@ func notThere(ids []postfix.QueueID, everySeen bool) error {
 		names = append(names, string(id))
 	}
 	list := strings.Join(names, ", ")
-	where := "is in no queue"
-	switch {
-	case len(ids) > mostNamed:
-		list = fmt.Sprintf("%s and %d more", list, len(ids)-mostNamed)
-		fallthrough
-	case len(ids) > 1:
-		where = "are in no queue"
+	if count > len(names) {
+		list = fmt.Sprintf("%s and %d more", list, count-len(names))
+	}
+	where := "is"
+	if count > 1 {
+		where = "are"
+	}
+	if place == "vault" {
+		where += " not in the vault"
+		e.Hint = "holdfast vault list names what is"
+	} else {
+		where += " in no queue"
 	}
 	if !everySeen {
 		e.Kind = postfix.CannotTell

@@ -93,7 +93,7 @@ func (p *program) show(ctx context.Context, o showOptions, args []string) (err e
 		}
 	}
 	if len(lost) > 0 {
-		return notThere(lost, true)
+		return notThere(lost, len(lost), "queue", true)
 	}
 	return nil
 }

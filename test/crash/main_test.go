@@ -71,7 +71,14 @@ func copySelf(to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-const destination = "patient.example"
+const (
+	destination = "patient.example"
+	// leisurely takes everything, a second after the final dot.
+	leisurely = "leisurely.example"
+	leisure   = time.Second
+	// milterAddress is that of a milter that puts mail of quarantines@ on hold.
+	milterAddress = "192.0.2.61:10025"
+)
 
 // relay is a lab whose only destination is down, so that mail waits.
 type relay struct {
@@ -94,7 +101,14 @@ func upOn(t *testing.T, storage lab.Storage) *relay {
 			DNS: world.DNSConfig{Listen: []string{"192.0.2.53"}},
 			Providers: []world.ProviderConfig{
 				{Name: "patient", Domains: []string{destination}, Hosts: []world.Host{{Addr: "198.51.100.10"}}},
+				{
+					Name: "leisurely", Domains: []string{leisurely}, Hosts: []world.Host{{Addr: "198.51.100.20"}},
+					Traffic: world.Traffic{Latency: world.Duration(leisure)},
+				},
 			},
+			Milters: []world.MilterConfig{{Name: "editor", Listen: milterAddress, Rules: []world.MilterRule{
+				{Stage: world.MilterEnd, Sender: "quarantines@*", Action: world.MilterQuarantine, Value: "smells"},
+			}}},
 		},
 		Params: map[string]string{
 			"queue_run_delay": "2s", "minimal_backoff_time": "300s", "maximal_backoff_time": "600s",
