@@ -180,7 +180,6 @@ func TestLinksInTheState(t *testing.T) {
 		"mkdir -p S && ln -s V S/vault",
 		"mkdir -p S && ln -s V S/plans",
 		"mkdir -p S && ln -s V S/targets",
-		"mkdir -p S/audit && chmod 700 S/audit && ln -s V/file S/audit/audit.key",
 		"mkdir -p S && chown nobody S",
 		"mkdir -p S/audit && chown nobody S/audit",
 	} {
