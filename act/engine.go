@@ -410,8 +410,9 @@ func (b *batch) pick(test func(*task) bool) []*task {
 
 // ours is the hold that the ledger knows of a task's message.
 func (b *batch) ours(k *task) (record.Hold, bool) {
-	h, ok := b.e.past.Holds[record.HoldKey{Instance: b.e.Instance.Name, File: k.file()}]
-	return h, ok
+	message := k.Fingerprint
+	message.Inode, message.Digest = k.file().Inode, ""
+	return b.e.past.HoldOf(message)
 }
 
 // fresh says whether a file was last changed under this batch's intent.

@@ -59,11 +59,17 @@ func (b *batch) spareUnsafe(ctx context.Context) error {
 			k.spare(record.Refused, "which queue manager runs cannot be told, and it may have the message in memory: "+qerr.Error())
 		case qmgr == nil: // what none has in memory none can remove
 		case ours && (past.Qmgr == nil || sameProcess(*past.Qmgr, *qmgr)),
-			!ours && k.seen.Changed.After(qmgr.Started.Add(-bootSlack)):
+			!ours && k.seen.Changed.After(qmgr.Started.Add(-bootSlack)) && !b.heldOnArrival(k):
 			k.spare(record.Refused, "it may have been active when it was held, and the same queue manager still runs: postfix reload makes it forget")
 		}
 	}
 	return nil
+}
+
+// heldOnArrival reports whether what the plan knows of somebody else's hold is
+// about the hold that it is in now.
+func (b *batch) heldOnArrival(k *task) bool {
+	return k.HeldOnArrival && k.seen.Changed.Before(b.e.Plan.Made)
 }
 
 // bootSlack: the kernel tells the time of the boot by the second, and not always

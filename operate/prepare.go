@@ -41,8 +41,9 @@ type drafting struct {
 	verdict *diagnose.Verdict
 	draft   *plan.Draft
 	match   *plan.Matcher
-	// chosen are the messages that an undo is about; nil where a selection says.
-	chosen map[record.File]bool
+	// chosen are the messages that an undo is about, as their plan had them, nil
+	// for one that the record knows by itself; nil where a selection says.
+	chosen map[record.File]*plan.Target
 	// unmet are the IDs that the selection names and that were not met yet.
 	unmet map[postfix.QueueID]bool
 	// qmgr is the queue manager that runs; unsure is set where it cannot be told.
@@ -169,11 +170,15 @@ func (d *drafting) circumstances(ctx context.Context) plan.Circumstances {
 
 // holding says what is recorded of a message on hold. One that somebody else
 // holds counts as taken from active where it came to be held while the queue
-// manager ran that runs now: nothing proves otherwise.
+// manager ran that runs now, unless a log that no stranger writes to proves
+// otherwise.
 func (d *drafting) holding(m *postfix.Message) plan.Holding {
-	h, ours := d.ledger.Holds[record.HoldKey{Instance: d.in.Name, File: record.File{ID: m.ID, Inode: m.Inode}}]
+	h, ours := d.ledger.HoldOf(m.Fingerprint(d.in.Name))
 	if ours {
 		return plan.Holding{Ours: true, Remembered: h.Under(d.qmgr)}
+	}
+	if d.others.neverActive(m) {
+		return plan.Holding{OnArrival: true}
 	}
 	return plan.Holding{Remembered: d.unsure || d.qmgr != nil && m.Changed.After(d.qmgr.Started)}
 }
@@ -208,7 +213,8 @@ func (d *drafting) fromQueue(ctx context.Context) error {
 
 func (d *drafting) selects(ctx context.Context, m *postfix.Message) (bool, error) {
 	if d.chosen != nil {
-		return d.chosen[record.File{ID: m.ID, Inode: m.Inode}], nil
+		t, is := d.chosen[record.File{ID: m.ID, Inode: m.Inode}]
+		return is && (t == nil || t.Matches(m.Fingerprint(d.in.Name))), nil
 	}
 	return d.match.Match(m, func() ([]plan.Header, error) { return d.o.Headers(ctx, d.snap, m) })
 }

@@ -20,6 +20,15 @@ type foreign struct {
 	// passing are the messages that came in the time of the log, ruled those of
 	// them that a rule or a milter put on hold.
 	passing, ruled int64
+	// arrived are those that cleanup put on hold when they came, as a log tells
+	// to which no stranger can add.
+	arrived map[record.File]bool
+}
+
+// neverActive reports whether a message on hold is proved never to have been in
+// the hands of the queue manager.
+func (f *foreign) neverActive(m *postfix.Message) bool {
+	return f != nil && f.arrived[record.File{ID: m.ID, Inode: m.Inode}]
 }
 
 // unknownOrigin is that of a hold of which the log does not tell.
@@ -38,7 +47,7 @@ func (d *drafting) strangers(ctx context.Context) *foreign {
 	var held []*postfix.Message
 	d.snap.Each(func(m *postfix.Message) bool {
 		if m.Queue == postfix.Hold {
-			if _, ours := d.ledger.Holds[record.HoldKey{Instance: d.in.Name, File: record.File{ID: m.ID, Inode: m.Inode}}]; !ours {
+			if _, ours := d.ledger.HoldOf(m.Fingerprint(d.in.Name)); !ours {
 				kept := *m
 				held = append(held, &kept)
 			}
@@ -48,13 +57,16 @@ func (d *drafting) strangers(ctx context.Context) *foreign {
 	if len(held) == 0 {
 		return nil
 	}
-	f := &foreign{by: make(map[observe.HoldOrigin]int)}
+	f := &foreign{by: make(map[observe.HoldOrigin]int), arrived: make(map[record.File]bool)}
 	log, _ := maillog.Read(ctx, d.in.Instance, maillog.ReadOptions{Opener: d.o.opener, Since: d.now.Add(-usualWindow), Detail: true})
 	for _, m := range held {
 		origin := unknownOrigin
 		if log != nil {
 			if h, ok := log.Holds[m.ID]; ok && !h.At.Before(m.Arrival.Add(-time.Second)) {
 				origin = h.By
+				if log.Trust != observe.TrustPlain && (h.By == observe.HeldByRule || h.By == observe.HeldByMilter) {
+					f.arrived[record.File{ID: m.ID, Inode: m.Inode}] = true
+				}
 			}
 		}
 		f.by[origin]++

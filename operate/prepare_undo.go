@@ -32,17 +32,17 @@ func (d *drafting) choose(ctx context.Context) error {
 	}
 	switch run.Plan.Verb {
 	case plan.Hold:
-		d.r.Verb, d.chosen = plan.Release, map[record.File]bool{}
+		d.r.Verb, d.chosen = plan.Release, map[record.File]*plan.Target{}
 		for key, hold := range d.ledger.Holds {
 			if hold.Plan == id && key.Instance == d.in.Name {
-				d.chosen[key.File] = true
+				d.chosen[key.File] = nil // whether it is that message is for holding to say
 			}
 		}
 		return nil
 	case plan.Release, plan.Try:
 		return d.chooseReleased(ctx, id)
 	case plan.Delete:
-		d.r.Verb, d.chosen = plan.Restore, map[record.File]bool{}
+		d.r.Verb, d.chosen = plan.Restore, map[record.File]*plan.Target{}
 		return nil
 	}
 	return &postfix.Error{
@@ -58,10 +58,18 @@ func (d *drafting) chooseReleased(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	d.r.Verb, d.chosen = plan.Hold, map[record.File]bool{}
+	_, targets, err := d.o.Plan(ctx, id)
+	if err != nil {
+		return err
+	}
+	of := make(map[postfix.QueueID]*plan.Target, len(targets))
+	for i := range targets {
+		of[targets[i].ID] = &targets[i]
+	}
+	d.r.Verb, d.chosen = plan.Hold, map[record.File]*plan.Target{}
 	for _, o := range outcomes {
-		if o.State == record.Done {
-			d.chosen[record.File{ID: o.ID, Inode: o.Inode}] = true
+		if t := of[o.ID]; t != nil && o.State == record.Done {
+			d.chosen[record.File{ID: o.ID, Inode: o.Inode}] = t
 		}
 	}
 	return nil

@@ -120,15 +120,20 @@ func (o *Operator) ownHolds(ctx context.Context, in *instance, snap *observe.Sna
 		known = nil
 	}
 	own := make(map[diagnose.HeldFile]diagnose.OwnHold)
-	for key, h := range ledger.Holds {
-		if key.Instance != in.Name {
-			continue
+	snap.Each(func(m *postfix.Message) bool {
+		if m.Queue != postfix.Hold {
+			return true
+		}
+		h, ours := ledger.HoldOf(m.Fingerprint(in.Name))
+		if !ours {
+			return true
 		}
 		review := h.At.Add(o.policy.Review)
 		if run := ledger.Plans[h.Plan]; run != nil && !run.Plan.Review.IsZero() {
 			review = run.Plan.Review
 		}
-		own[diagnose.HeldFile{ID: key.ID, Inode: key.Inode}] = diagnose.OwnHold{Review: review, Remembered: h.Under(known)}
-	}
+		own[diagnose.HeldFile{ID: m.ID, Inode: m.Inode}] = diagnose.OwnHold{Review: review, Remembered: h.Under(known)}
+		return true
+	})
 	return own, nil
 }

@@ -30,6 +30,9 @@ type Holding struct {
 	// Remembered is set where the queue manager that runs may still have it in
 	// memory from when it was active. It must not meet the file again.
 	Remembered bool
+	// OnArrival is set where somebody else's hold is proved to be from before
+	// any queue manager saw it.
+	OnArrival bool
 }
 
 // A Draft becomes a plan: it is shown every message of a Snapshot, once, and
@@ -87,6 +90,7 @@ func (d *Draft) Take(m *postfix.Message) {
 		return
 	}
 	t := TargetOf(d.what.Instance.Name, m)
+	t.HeldOnArrival = m.Queue == postfix.Hold && d.what.Held(m).OnArrival
 	if d.verb.Destructive() && d.what.Digest != nil {
 		digest, err := d.what.Digest(m)
 		if err != nil {

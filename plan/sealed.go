@@ -48,6 +48,9 @@ type Target struct {
 	NextHop string `json:"next_hop,omitempty"`
 	// Recipients is how many are still to do.
 	Recipients int `json:"recipients,omitempty"`
+	// HeldOnArrival is set where a log to which no stranger can add tells that
+	// cleanup put it on hold when it came: no queue manager has it in memory.
+	HeldOnArrival bool `json:"held_on_arrival,omitempty"`
 	// Item names the copy in the vault: of restore and purge.
 	Item string `json:"item,omitempty"`
 }

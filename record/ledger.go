@@ -55,6 +55,27 @@ type Hold struct {
 	// if it met it again.
 	FromActive bool
 	Qmgr       *Process
+	// of is the message: a short ID and its inode come again. Its ID is "" where
+	// it has been given a new one, as by a restore, and is not on record.
+	of postfix.Fingerprint
+}
+
+// is reports whether the hold is about this message.
+func (h *Hold) is(message postfix.Fingerprint) bool {
+	if h.of.ID == "" {
+		return true
+	}
+	t := plan.Target{Fingerprint: h.of}
+	return t.Matches(message)
+}
+
+// HoldOf is the hold of a message, where Holdfast has put it on hold.
+func (l *Ledger) HoldOf(message postfix.Fingerprint) (Hold, bool) {
+	h, ours := l.Holds[HoldKey{message.Instance, File{message.ID, message.Inode}}]
+	if !ours || !h.is(message) {
+		return Hold{}, false
+	}
+	return h, true
 }
 
 // Under reports whether the queue manager that runs is the one that has the
@@ -328,6 +349,12 @@ func (l *Ledger) settle(e *Entry, intent *Intent, t *plan.Target, o *Outcome) {
 		}
 	}
 	before, ours := l.Holds[key]
+	message := postfix.Fingerprint{}
+	if o.Successor == "" {
+		message = t.Fingerprint
+		message.Inode, message.Digest = key.Inode, ""
+		ours = ours && before.is(message)
+	}
 	switch {
 	case o.Held && ours:
 		// It was held by an earlier plan, which is what an undo goes by; only
@@ -337,7 +364,7 @@ func (l *Ledger) settle(e *Entry, intent *Intent, t *plan.Target, o *Outcome) {
 			l.Holds[key] = before
 		}
 	case o.Held:
-		h := Hold{Plan: intent.Body.Plan, At: e.At, FromActive: o.FromActive}
+		h := Hold{Plan: intent.Body.Plan, At: e.At, FromActive: o.FromActive, of: message}
 		if o.FromActive {
 			h.Qmgr = intent.Body.Qmgr
 		}

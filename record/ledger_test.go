@@ -120,6 +120,31 @@ func TestHoldsAreOursUntilSeenElsewhere(t *testing.T) {
 	}
 }
 
+// TestReusedFileIsNotOurs: queue ID and inode come again, and then the hold of
+// old is about nobody; a new one by us is about the new message.
+func TestReusedFileIsNotOurs(t *testing.T) {
+	b := &book{t: t}
+	old, next := target("A1", 1), target("A1", 1)
+	old.Arrival, next.Arrival = start.Add(-time.Hour), start
+	done := []record.Outcome{{ID: "A1", Inode: 1, State: record.Done, Now: "hold", Held: true}}
+	b.run("h", plan.Hold, []plan.Target{old}, done)
+	l := b.ledger()
+	if _, ours := l.HoldOf(old.Fingerprint); !ours {
+		t.Error("what was held is not ours")
+	}
+	if _, ours := l.HoldOf(next.Fingerprint); ours {
+		t.Error("another message is ours")
+	}
+	b.run("h2", plan.Hold, []plan.Target{next}, done)
+	l = b.ledger()
+	if h, ours := l.HoldOf(next.Fingerprint); !ours || h.Plan != "h2" {
+		t.Errorf("held anew: %+v, %v", h, ours)
+	}
+	if _, ours := l.HoldOf(old.Fingerprint); ours {
+		t.Error("the old message is ours")
+	}
+}
+
 func TestOpenIntentsKeepWhatWasRecordedUnderThem(t *testing.T) {
 	b := &book{t: t}
 	b.add(record.Started, 0, record.PlanBody{Plan: "d", Verb: plan.Delete, Count: 3})

@@ -7,7 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"holdfast/config"
 	"holdfast/operate"
@@ -21,6 +23,10 @@ type changing struct{ *operate.Operator }
 
 // open reaches the host to change something, or to read what was recorded.
 func open(ctx context.Context, s cli.Settings, change bool) (changing, error) {
+	if change {
+		// Who is cut off from a terminal or a pipe has not asked to stop.
+		signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	}
 	settings, err := config.Load(s.ConfigFile, s.ConfigFile != config.DefaultPath)
 	if err != nil {
 		return changing{}, err
