@@ -211,6 +211,8 @@ type task struct {
 	// seen is the message where it is now, other another message that has its
 	// ID; both nil: it is nowhere.
 	seen, other *spool.Found
+	// probably is the queue in which it is looked for first.
+	probably postfix.Queue
 	// named is set where the last operation named it.
 	named bool
 	// spared is set where it is left alone: out says why.
@@ -277,7 +279,7 @@ type batch struct {
 func newBatch(e *engine, v plan.Verb, targets []plan.Target) *batch {
 	b := &batch{e: e, verb: v}
 	for _, t := range targets {
-		b.tasks = append(b.tasks, &task{Target: t, out: record.Outcome{ID: t.ID, Inode: t.Inode}})
+		b.tasks = append(b.tasks, &task{Target: t, probably: t.Queue, out: record.Outcome{ID: t.ID, Inode: t.Inode}})
 	}
 	return b
 }
@@ -366,13 +368,13 @@ func (e *engine) count(b *batch) {
 // look sees where the tasks' messages are now. A spared task is looked at no
 // more: its outcome is what was seen when it was spared.
 func (b *batch) look(ctx context.Context, tasks []*task) error {
-	var ids []postfix.QueueID
+	ids := make([]spool.Sought, 0, len(tasks))
 	for _, k := range tasks {
 		if !k.spared {
-			ids = append(ids, k.ID)
+			ids = append(ids, spool.Sought{ID: k.ID, Queue: k.probably, Inode: k.Inode})
 		}
 	}
-	found, err := b.e.Reader.Find(ctx, ids)
+	found, err := b.e.Reader.FindAt(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -388,7 +390,7 @@ func (b *batch) look(ctx context.Context, tasks []*task) error {
 			// so; the inode says that it is the one that was requeued.
 			requeued := b.verb == plan.Requeue && f.Queue == postfix.Maildrop && f.Inode == k.Inode
 			if requeued || k.Matches(f.Fingerprint) {
-				k.seen = f
+				k.seen, k.probably = f, f.Queue
 			} else {
 				k.other = f
 			}

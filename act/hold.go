@@ -89,6 +89,9 @@ func (b *batch) postsuper(ctx context.Context, op hand.Op, tasks []*task) error 
 	for _, id := range printed.IDs {
 		if k := byID[id]; k != nil {
 			k.named = true
+			if op == hand.HoldWaiting || op == hand.HoldAny {
+				k.probably = postfix.Hold
+			}
 		}
 	}
 	for _, w := range printed.Warnings {

@@ -36,14 +36,33 @@ type Found struct {
 	Damage string
 }
 
-// Find looks where each ID is now, in all queues. An ID that is not in the
+// Sought is a queue ID to look for, and where it probably is. A file of Inode in
+// Queue settles the question, since a queue file has one name; an Inode of 0
+// says that nothing is known.
+type Sought struct {
+	ID    postfix.QueueID
+	Queue postfix.Queue
+	Inode uint64
+}
+
+// Find looks where each ID is now, in all queues.
+func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.QueueID][]Found, error) {
+	list := make([]Sought, len(ids))
+	for i, id := range ids {
+		list[i].ID = id
+	}
+	return r.FindAt(ctx, list)
+}
+
+// FindAt looks where each ID is now: first where it probably is, and where that
+// does not settle it in all queues. An ID that is not in the
 // result was in none of them in two looks of different kinds: at the places
 // where Postfix would look for it, and in a listing of every directory. The
 // second one also meets files that lie in a wrong hash directory.
 //
 // The error is a *postfix.Error: a place that could not be looked at is never
 // taken for an empty one.
-func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.QueueID][]Found, error) {
+func (r *Reader) FindAt(ctx context.Context, ids []Sought) (map[postfix.QueueID][]Found, error) {
 	parts := 1
 	if len(ids) >= manyIDs {
 		parts = runtime.GOMAXPROCS(0)
@@ -78,8 +97,8 @@ func (r *Reader) Find(ctx context.Context, ids []postfix.QueueID) (map[postfix.Q
 	last := searches[0]
 	last.found = found
 	missing := make(map[postfix.QueueID]bool)
-	for _, id := range ids {
-		if len(found[id]) == 0 {
+	for i := range ids {
+		if id := ids[i].ID; len(found[id]) == 0 {
 			missing[id] = true
 		}
 	}
@@ -102,17 +121,41 @@ func (r *Reader) newSearch(n int) (*search, error) {
 	return &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, n)}, nil
 }
 
-// expectedAll looks for each where Postfix would.
-func (s *search) expectedAll(ctx context.Context, ids []postfix.QueueID) error {
-	for _, id := range ids {
+// expectedAll looks for each where it probably is, or else where Postfix would.
+func (s *search) expectedAll(ctx context.Context, ids []Sought) error {
+	for i := range ids {
 		if err := ctx.Err(); err != nil {
 			return &postfix.Error{Kind: postfix.Interrupted, Op: "look for messages", Err: err}
 		}
-		if err := s.expected(id); err != nil {
+		there, err := s.probable(&ids[i])
+		if err == nil && !there {
+			err = s.expected(ids[i].ID)
+		}
+		if err != nil {
 			return cannotRead(s.r.in.QueueDir, err)
 		}
 	}
 	return nil
+}
+
+// probable looks in one place. What it finds there and was not sought is left
+// for expected to find.
+func (s *search) probable(want *Sought) (bool, error) {
+	if want.Inode == 0 {
+		return false, nil
+	}
+	d, err := s.directory(want.Queue, want.ID)
+	if err != nil || d == nil {
+		return false, err
+	}
+	if err := s.read(d, want.ID); err != nil {
+		return false, err
+	}
+	if met := s.found[want.ID]; len(met) == 1 && met[0].Inode == want.Inode && met[0].Damage == "" {
+		return true, nil
+	}
+	delete(s.found, want.ID)
+	return false, nil
 }
 
 // search is one Find: the directories that it has open, and what it met.

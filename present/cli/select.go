@@ -105,7 +105,6 @@ func addIDs(sel *plan.Selector, args []string, stdin io.Reader) error {
 
 func readIDs(sel *plan.Selector, stdin io.Reader) error {
 	const hint = "write one queue ID a line"
-	var one plan.Selector // checks as --id does
 	lines := bufio.NewScanner(stdin)
 	lines.Buffer(nil, longestIDLine)
 	for n := 1; lines.Scan(); n++ {
@@ -115,10 +114,9 @@ func readIDs(sel *plan.Selector, stdin io.Reader) error {
 			continue
 		case len(sel.IDs) >= mostIDs:
 			return usageError("select by something else than IDs", "stdin has more than %d IDs", mostIDs)
-		case one.Set("id", id) != nil:
+		case !postfix.ValidQueueID(id) || strings.EqualFold(id, "all"): // as --id
 			return usageError(hint, "line %d of stdin is %s, not a queue ID", n, strconv.QuoteToASCII(id))
 		}
-		one.IDs = one.IDs[:0]
 		sel.IDs = append(sel.IDs, postfix.QueueID(id))
 	}
 	if err := lines.Err(); err != nil {
