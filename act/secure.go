@@ -117,11 +117,21 @@ func pause(ctx context.Context, d time.Duration) {
 // goes on to the vault.
 func (b *batch) compare(ctx context.Context) []hand.Copy {
 	var copies []hand.Copy
-	for _, k := range b.pick(func(k *task) bool { return k.in(postfix.Hold) }) {
-		s, err := b.e.Reader.Sum(ctx, k.ID, postfix.Hold)
-		switch {
-		case err != nil:
+	held := b.pick(func(k *task) bool { return k.in(postfix.Hold) })
+	want := make([]spool.Sought, len(held))
+	for i, k := range held {
+		want[i] = spool.Sought{ID: k.ID, Queue: postfix.Hold}
+	}
+	sums, err := b.e.Reader.SumAll(ctx, want)
+	for i, k := range held {
+		if err != nil {
 			b.leaveHeld(k, record.Failed, err.Error())
+			continue
+		}
+		s := &sums[i]
+		switch {
+		case s.Err != nil:
+			b.leaveHeld(k, record.Failed, s.Err.Error())
 		case !k.Matches(s.Fingerprint):
 			k.seen, k.other = nil, &s.Found
 			k.spare(record.Changed, "its content is not the one that was planned for")
@@ -130,7 +140,7 @@ func (b *batch) compare(ctx context.Context) []hand.Copy {
 			k.finished = true
 			k.spare(record.Gone, textFinished)
 		default:
-			if why := b.unfit(k, &s); why != "" {
+			if why := b.unfit(k, &s.Summed); why != "" {
 				b.leaveHeld(k, record.Refused, why)
 				continue
 			}

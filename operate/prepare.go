@@ -44,6 +44,8 @@ type drafting struct {
 	// chosen are the messages that an undo is about, as their plan had them, nil
 	// for one that the record knows by itself; nil where a selection says.
 	chosen map[record.File]*plan.Target
+	// sums are the contents of what is selected, for a verb that ends messages.
+	sums map[record.File]*spool.Sum
 	// unmet are the IDs that the selection names and that were not met yet.
 	unmet map[postfix.QueueID]bool
 	// qmgr is the queue manager that runs; unsure is set where it cannot be told.
@@ -80,7 +82,7 @@ func (o *Operator) Prepare(ctx context.Context, r Request) (*plan.Plan, []plan.T
 		return nil, nil, err
 	}
 	d.others = d.strangers(ctx)
-	d.draft = plan.NewDraft(d.r.Verb, d.r.Options, d.circumstances(ctx), d.match)
+	d.draft = plan.NewDraft(d.r.Verb, d.r.Options, d.circumstances(), d.match)
 	if d.r.Verb == plan.Restore || d.r.Verb == plan.Purge {
 		err = d.fromVault()
 	} else {
@@ -150,20 +152,20 @@ func shapeOf(snap *observe.Snapshot) map[string]int {
 	return shape
 }
 
-func (d *drafting) circumstances(ctx context.Context) plan.Circumstances {
+func (d *drafting) circumstances() plan.Circumstances {
 	return plan.Circumstances{
 		Instance: d.in.Instance, Now: d.now, Held: d.holding, VaultOnSpool: d.o.vaultOnSpool(d.in.QueueDir),
 		Digest: func(m *postfix.Message) (string, error) {
-			d.in.mu.Lock()
-			defer d.in.mu.Unlock()
-			seen, err := d.in.reader.Inspect(ctx, m.ID, spool.Want{Digest: true})
-			if err != nil {
-				return "", err
-			}
-			if !seen.Message.Fingerprint(d.in.Name).Same(m.Fingerprint(d.in.Name)) || seen.Digest == "" {
+			s, read := d.sums[record.File{ID: m.ID, Inode: m.Inode}]
+			switch {
+			case !read:
+				return "", errors.New("it was not read")
+			case s.Err != nil:
+				return "", s.Err
+			case !s.Same(m.Fingerprint(d.in.Name)) || s.Digest == "":
 				return "", errors.New("it is another message now, or cannot be read")
 			}
-			return seen.Digest, nil
+			return s.Digest, nil
 		},
 	}
 }
@@ -183,8 +185,37 @@ func (d *drafting) holding(m *postfix.Message) plan.Holding {
 	return plan.Holding{Remembered: d.unsure || d.qmgr != nil && m.Changed.After(d.qmgr.Started)}
 }
 
+// digests reads, whole, what will be taken by a verb that ends messages: what
+// is ended must be what was planned for, to the byte.
+func (d *drafting) digests(ctx context.Context) error {
+	if !d.r.Verb.Destructive() {
+		return nil
+	}
+	var want []spool.Sought
+	d.snap.Each(func(m *postfix.Message) bool {
+		if selected, err := d.selects(ctx, m); err == nil && selected {
+			want = append(want, spool.Sought{ID: m.ID, Queue: m.Queue, Inode: m.Inode})
+		}
+		return ctx.Err() == nil
+	})
+	d.in.mu.Lock()
+	defer d.in.mu.Unlock()
+	sums, err := d.in.reader.SumAll(ctx, want)
+	if err != nil {
+		return err
+	}
+	d.sums = make(map[record.File]*spool.Sum, len(sums))
+	for i := range sums {
+		d.sums[record.File{ID: want[i].ID, Inode: want[i].Inode}] = &sums[i]
+	}
+	return nil
+}
+
 // fromQueue shows the draft every message of the snapshot.
 func (d *drafting) fromQueue(ctx context.Context) error {
+	if err := d.digests(ctx); err != nil {
+		return err
+	}
 	var failed error
 	d.snap.Each(func(m *postfix.Message) bool {
 		if failed = ctx.Err(); failed != nil {

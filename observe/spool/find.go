@@ -118,7 +118,7 @@ func (r *Reader) newSearch(n int) (*search, error) {
 	if err != nil {
 		return nil, cannotRead(r.in.QueueDir, err)
 	}
-	return &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, n)}, nil
+	return &search{r: r, root: root, private: -1, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, n)}, nil
 }
 
 // expectedAll looks for each where it probably is, or else where Postfix would.
@@ -165,9 +165,16 @@ type search struct {
 	open  map[string]*directory
 	dec   decoder
 	found map[postfix.QueueID][]Found
+	// private is memory of this process alone, -1 until it is needed, and buf
+	// what fills it.
+	private int
+	buf     []byte
 }
 
 func (s *search) close() {
+	if s.private >= 0 {
+		_ = unix.Close(s.private)
+	}
 	for _, d := range s.open {
 		d.close()
 	}
@@ -318,20 +325,57 @@ type Summed struct {
 // The bytes are read into a private unnamed copy first. Parsing and summing
 // are then of the same bytes, however the file is changed meanwhile.
 func (r *Reader) Sum(ctx context.Context, id postfix.QueueID, queue postfix.Queue) (Summed, error) {
-	root, err := openAt(unix.AT_FDCWD, r.in.QueueDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+	one, err := r.SumAll(ctx, []Sought{{ID: id, Queue: queue}})
 	if err != nil {
-		return Summed{}, cannotRead(r.in.QueueDir, err)
+		return Summed{}, err
 	}
-	s := &search{r: r, root: root, open: make(map[string]*directory), found: make(map[postfix.QueueID][]Found, 1)}
-	defer s.close()
-	d, err := s.directory(queue, id)
+	return one[0].Summed, one[0].Err
+}
+
+// Sum is what SumAll has of one message.
+type Sum struct {
+	Summed
+	Err error
+}
+
+// SumAll is Sum for many, on all processors. What could not be read has an
+// error of its own; the error is that of the queue as a whole.
+func (r *Reader) SumAll(ctx context.Context, want []Sought) ([]Sum, error) {
+	sums := make([]Sum, len(want))
+	parts := max(1, min(runtime.GOMAXPROCS(0), len(want)))
+	var all sync.WaitGroup
+	failed := make([]error, parts)
+	for i := range parts {
+		all.Go(func() {
+			s, err := r.newSearch(1)
+			if err != nil {
+				failed[i] = err
+				return
+			}
+			defer s.close()
+			for k := i; k < len(want); k += parts {
+				sums[k].Summed, sums[k].Err = s.sumOf(ctx, &want[k])
+			}
+		})
+	}
+	all.Wait()
+	for _, err := range failed {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
+}
+
+func (s *search) sumOf(ctx context.Context, want *Sought) (Summed, error) {
+	d, err := s.directory(want.Queue, want.ID)
 	switch {
 	case err != nil:
-		return Summed{}, cannotRead(r.in.QueueDir, err)
+		return Summed{}, cannotRead(s.r.in.QueueDir, err)
 	case d == nil:
 		return Summed{}, ErrNoMessage
 	}
-	out, err := s.sum(ctx, d, id)
+	out, err := s.sum(ctx, d, want.ID)
 	if errors.Is(err, unix.ENOENT) {
 		return Summed{}, ErrNoMessage
 	}
@@ -348,12 +392,11 @@ func (s *search) sum(ctx context.Context, d *directory, id postfix.QueueID) (Sum
 		return Summed{}, fmt.Errorf("read %q: it is no message: %s", d.path+"/"+string(id), kind)
 	}
 	defer func() { _ = unix.Close(fd) }()
-	private, file, err := copyOf(ctx, fd, st.Size)
+	file, err := s.copyOf(ctx, fd, st.Size)
 	if err != nil {
 		return Summed{}, fmt.Errorf("read %q: %w", d.path+"/"+string(id), err)
 	}
-	defer func() { _ = unix.Close(private) }()
-	if err := s.dec.decode(private, st.Size, d.queue); err != nil {
+	if err := s.dec.decode(s.private, st.Size, d.queue); err != nil {
 		return Summed{}, fmt.Errorf("read %q: %w", d.path+"/"+string(id), err)
 	}
 	m := &s.dec.msg
@@ -368,38 +411,44 @@ func (s *search) sum(ctx context.Context, d *directory, id postfix.QueueID) (Sum
 	}
 	start, err := s.dec.contentStart()
 	if err == nil {
-		out.Digest, err = digest(private, st.Size, start)
+		out.Digest, err = digest(s.private, st.Size, start)
 	}
 	return out, err
 }
 
-// copyOf copies a file into memory that only this process has, and sums it.
-func copyOf(ctx context.Context, fd int, size int64) (private int, sum string, err error) {
-	private, err = unix.MemfdCreate("holdfast-message", unix.MFD_CLOEXEC)
+// copyOf copies a file into memory that only this process has, in the place of
+// what was there before, and sums it.
+func (s *search) copyOf(ctx context.Context, fd int, size int64) (sum string, err error) {
+	if s.private < 0 {
+		s.private, err = unix.MemfdCreate("holdfast-message", unix.MFD_CLOEXEC)
+	} else if err = unix.Ftruncate(s.private, 0); err == nil {
+		_, err = unix.Seek(s.private, 0, io.SeekStart)
+	}
 	if err != nil {
-		return -1, "", fmt.Errorf("make private copy: %w", err)
+		return "", fmt.Errorf("make private copy: %w", err)
 	}
 	h := sha256.New()
-	buf := make([]byte, refillSize)
-	for off := int64(0); err == nil && off < size; {
-		if err = ctx.Err(); err != nil {
-			break
+	if s.buf == nil {
+		s.buf = make([]byte, refillSize)
+	}
+	for off := int64(0); off < size; {
+		if err := ctx.Err(); err != nil {
+			return "", err
 		}
-		var n int
-		if n, err = preadFull(fd, buf[:min(int64(len(buf)), size-off)], off); err == nil && n == 0 {
+		n, err := preadFull(fd, s.buf[:min(int64(len(s.buf)), size-off)], off)
+		if err == nil && n == 0 {
 			err = io.ErrUnexpectedEOF
 		}
 		if err == nil {
-			_, _ = h.Write(buf[:n]) // a hash never fails
-			err = writeFull(private, buf[:n])
+			_, _ = h.Write(s.buf[:n]) // a hash never fails
+			err = writeFull(s.private, s.buf[:n])
+		}
+		if err != nil {
+			return "", err
 		}
 		off += int64(n)
 	}
-	if err != nil {
-		_ = unix.Close(private)
-		return -1, "", err
-	}
-	return private, hex.EncodeToString(h.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func writeFull(fd int, b []byte) error {
