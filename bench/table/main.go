@@ -111,6 +111,7 @@ func titles() [][2]string {
 		{"Triage", "holdfast triage, largest log of a day"},
 		{"TriageFlood", "  all of the log in the last hour"},
 		{"TriageDeaf", "  of a day, and the network drops all"},
+		{"Account", "holdfast account, ten lines a message"},
 		{"Hold", "holdfast hold of all, on record"},
 		{"HoldPostsuper", "postsuper -h - deferred, the same IDs"},
 		{"HoldTenth", "holdfast hold of a tenth"},

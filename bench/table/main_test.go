@@ -47,6 +47,7 @@ pflogsumm > /dev/null                           1.000 s    1.000 s    1.000 s   
 holdfast triage, largest log of a day          400.0 ms   400.0 ms   400.0 ms
   all of the log in the last hour            not measured
   of a day, and the network drops all          10.100 s   10.100 s   10.100 s
+holdfast account, ten lines a message        not measured
 holdfast hold of all, on record              not measured
 postsuper -h - deferred, the same IDs        not measured
 holdfast hold of a tenth                     not measured
