@@ -316,7 +316,8 @@ func (d *Draft) risks() []Risk {
 	case Hold:
 		add("held-active", d.counts.active, "being delivered: they cannot be released before another queue manager runs, and an attempt under way still ends")
 	case Requeue:
-		add("bcc", n, "taken in anew: automatic copies are made, and filters and milters asked, once more")
+		add("lifetime", n, "taken in anew: their time in the queue begins again, and what main.cf says now holds for them")
+		d.addAnew(add, n)
 		add("content-filter", d.counts.filtered, "with a content filter of their own, which the settings of today replace")
 		add("redirect", d.counts.redirected, "redirected: that is dropped, and they go to their first recipients")
 	case Expire:
@@ -331,6 +332,32 @@ func (d *Draft) risks() []Risk {
 		add("vault-disk", n, "copies to the vault, which lies on the file system of the queue: no space is won, and one disk holds both")
 	}
 	return out
+}
+
+// addAnew says what the instance's settings do to mail that is taken in once
+// more (cleanup(8); pickup(8) spares it from milters alone).
+func (d *Draft) addAnew(add func(kind string, n int, text string), n int) {
+	set := func(names ...string) string {
+		var found []string
+		for _, name := range names {
+			if slices.Contains(d.what.Instance.Anew, name) {
+				found = append(found, name)
+			}
+		}
+		return strings.Join(found, ", ")
+	}
+	if names := set("always_bcc", "sender_bcc_maps", "recipient_bcc_maps"); names != "" {
+		add("bcc", n, "copied once more by "+names+": who had the copy has it twice")
+	}
+	if names := set("content_filter"); names != "" {
+		add("content-filter", n, "sent through "+names+" once more")
+	}
+	if names := set("header_checks", "mime_header_checks", "nested_header_checks", "body_checks"); names != "" {
+		add("checks", n, "looked at once more by "+names+", which may hold, discard or change them")
+	}
+	if names := set("canonical_maps", "sender_canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "masquerade_domains"); names != "" {
+		add("rewriting", n, "rewritten once more by "+names)
+	}
 }
 
 // addArriving says from whom more comes while this is planned.

@@ -189,6 +189,41 @@ func TestRequeueWantsItsEffectsAccepted(t *testing.T) {
 	}
 }
 
+// TestRequeueNamesWhatActsOnceMore: what is set in main.cf, and nothing that is
+// not.
+func TestRequeueNamesWhatActsOnceMore(t *testing.T) {
+	for set, want := range map[string]string{
+		"":                              "lifetime",
+		"always_bcc recipient_bcc_maps": "lifetime bcc:always_bcc, recipient_bcc_maps",
+		"content_filter":                "lifetime content-filter:content_filter",
+		"body_checks header_checks":     "lifetime checks:header_checks, body_checks",
+		"virtual_alias_maps always_bcc": "lifetime bcc:always_bcc rewriting:virtual_alias_maps",
+		"something that is not known":   "lifetime",
+	} {
+		c := circumstances()
+		c.Instance.Anew = strings.Fields(set)
+		d := plan.NewDraft(plan.Requeue, plan.Options{Effects: true}, c, nil)
+		d.Take(queued("B1", postfix.Deferred))
+		var got []string
+		for _, r := range d.Effects().Risks {
+			if r.Kind == "lifetime" {
+				got = append(got, r.Kind)
+				continue
+			}
+			names := ""
+			for _, name := range postfix.AnewParameters() {
+				if strings.Contains(r.Text, name) && (names == "" || !strings.HasSuffix(names, name)) && slices.Contains(c.Instance.Anew, name) {
+					names = strings.TrimPrefix(names+", "+name, ", ")
+				}
+			}
+			got = append(got, r.Kind+":"+names)
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("with %q: %q, not %q", set, s, want)
+		}
+	}
+}
+
 // TestKeptPlanComesBack also tries each byte of both files being another.
 func TestKeptPlanComesBack(t *testing.T) {
 	d := plan.NewDraft(plan.Hold, plan.Options{}, circumstances(), nil)

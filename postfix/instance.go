@@ -59,9 +59,23 @@ type Instance struct {
 	MailLogFile string `json:"maillog_file,omitempty"`
 	SyslogName  string `json:"syslog_name,omitempty"`
 
+	// Anew are the parameters of cleanup(8) that are set and that act once more
+	// on a message that is requeued: BCC, filter, checks, rewriting.
+	Anew []string `json:"-"`
+
 	// CommandDir and DaemonDir hold the programs of this Postfix.
 	CommandDir string `json:"command_dir,omitempty"`
 	DaemonDir  string `json:"daemon_dir,omitempty"`
+}
+
+// AnewParameters are the parameters that can be in Anew. Milters are not among
+// them: pickup(8) spares requeued mail from those.
+func AnewParameters() []string {
+	return []string{
+		"always_bcc", "sender_bcc_maps", "recipient_bcc_maps", "content_filter",
+		"header_checks", "mime_header_checks", "nested_header_checks", "body_checks",
+		"canonical_maps", "sender_canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "masquerade_domains",
+	}
 }
 
 // instanceJSON carries what encoding/json would write as nanoseconds.

@@ -416,12 +416,13 @@ func (s *search) sum(ctx context.Context, d *directory, id postfix.QueueID) (Sum
 	return out, err
 }
 
-// copyOf copies a file into memory that only this process has, in the place of
-// what was there before, and sums it.
+// copyOf copies a file into memory that only this process has, over what was
+// there before, and sums it. Beyond the size that is given there may be a rest
+// of another message, which nobody reads.
 func (s *search) copyOf(ctx context.Context, fd int, size int64) (sum string, err error) {
 	if s.private < 0 {
 		s.private, err = unix.MemfdCreate("holdfast-message", unix.MFD_CLOEXEC)
-	} else if err = unix.Ftruncate(s.private, 0); err == nil {
+	} else {
 		_, err = unix.Seek(s.private, 0, io.SeekStart)
 	}
 	if err != nil {
