@@ -64,7 +64,9 @@ type Step struct {
 	Batch int
 	// Targets are how many there are, Settled how many have an outcome.
 	Targets, Settled int
-	Outcomes         []record.Outcome
+	// Outcomes are those of the batch that has ended, in the order of the
+	// report.
+	Outcomes []record.Outcome
 	// Waiting is set while nothing is done until something is seen; hostile.
 	Waiting string
 	// Log is a line of the mail log about a message that is tried; hostile. It

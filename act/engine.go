@@ -351,12 +351,10 @@ func (e *engine) wait(format string, args ...any) {
 // of the plan.
 func (e *engine) count(b *batch) {
 	step := Step{Plan: e.Plan, Batch: e.batch, Targets: len(e.Targets)}
-	for _, k := range b.tasks {
-		step.Outcomes = append(step.Outcomes, k.out)
-	}
 	if b.verb == e.Plan.Verb {
-		for _, o := range step.Outcomes {
-			e.report.Counts[o.State]++
+		for _, k := range b.tasks {
+			step.Outcomes = append(step.Outcomes, k.out)
+			e.report.Counts[k.out.State]++
 		}
 		e.report.Outcomes = append(e.report.Outcomes, step.Outcomes...)
 		e.report.Left -= len(b.tasks)

@@ -53,7 +53,7 @@ func (c changing) Prepare(ctx context.Context, r cli.Request) (*plan.Plan, []pla
 // Run implements cli.Changer.
 func (c changing) Run(ctx context.Context, p *plan.Plan, targets []plan.Target, tell func(cli.Step)) (cli.Report, error) {
 	report, err := c.Operator.Run(ctx, p, targets, func(s operate.Step) {
-		tell(cli.Step{Targets: s.Targets, Settled: s.Settled, Waiting: s.Waiting, Log: s.Log})
+		tell(cli.Step{Targets: s.Targets, Settled: s.Settled, Outcomes: s.Outcomes, Waiting: s.Waiting, Log: s.Log})
 	})
 	return cli.Report{Outcomes: report.Outcomes, Left: report.Left, Why: report.Why, CheckpointErr: report.CheckpointErr}, err
 }

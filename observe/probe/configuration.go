@@ -139,12 +139,14 @@ func (f finder) list(ctx context.Context) ([]listedInstance, error) {
 func (f finder) instance(ctx context.Context, l listedInstance) (postfix.Instance, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	out, err := run(ctx, exec.CommandContext(ctx, filepath.Join(f.dir, "postconf"), append([]string{"-c", l.dir, "-x",
+	out, err := run(ctx, exec.CommandContext(ctx, filepath.Join(f.dir, "postconf"), append([]string{
+		"-c", l.dir, "-x",
 		"bounce_queue_lifetime", "command_directory", "daemon_directory", "data_directory", "default_transport",
 		"enable_long_queue_ids", "hash_queue_depth", "hash_queue_names", "mail_owner", "mail_version", "maillog_file",
 		"maximal_backoff_time", "maximal_queue_lifetime", "minimal_backoff_time", "multi_instance_name",
 		"myhostname", "queue_directory", "queue_run_delay", "relay_domains", "relay_transport", "relayhost",
-		"setgid_group", "syslog_name", "transport_maps"}, postfix.AnewParameters()...)...))
+		"setgid_group", "syslog_name", "transport_maps",
+	}, postfix.AnewParameters()...)...))
 	if err != nil {
 		return postfix.Instance{}, err
 	}

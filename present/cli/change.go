@@ -259,17 +259,25 @@ func (p *program) carryOut(ctx context.Context, host Changer, made *plan.Plan, t
 	_ = p.screen.Flush() // its error is kept; the plan stands on the screen before it runs
 	progress := p.screen.watchProgress(made.Count, present.Say("messages"))
 	var tries []present.TryRecord
+	streamed, id := 0, made.ID()
 	report, failed := host.Run(ctx, made, targets, func(s Step) {
 		if s.Log != nil {
 			tries = append(tries, p.showLog(s.Log)...)
 			return
 		}
 		progress.done.Store(int64(s.Settled))
+		progress.waiting.Store(&s.Waiting)
+		if p.screen.json && len(s.Outcomes) > 0 {
+			// What cannot be written now is found at the end: it is kept.
+			_ = p.outcomesJSON(made, id, s.Outcomes)
+			_ = p.screen.Flush()
+			streamed += len(s.Outcomes)
+		}
 	})
 	progress.end()
 	// What was done is told even where the run failed: the outcomes were seen.
 	if failed == nil || len(report.Outcomes) > 0 {
-		if err := p.showReport(made, &report, tries); err != nil {
+		if err := p.showReport(made, &report, streamed, tries); err != nil {
 			return errors.Join(failed, err)
 		}
 	}

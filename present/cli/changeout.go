@@ -17,13 +17,14 @@ func notDone() []record.State {
 	return slices.DeleteFunc(record.States(), func(s record.State) bool { return s == record.Done || s == record.Already })
 }
 
-// showReport tells what was seen of a plan's messages afterwards.
-func (p *program) showReport(made *plan.Plan, r *Report, tries []present.TryRecord) error {
+// showReport tells what was seen of a plan's messages afterwards. The first
+// outcomes, so many of them, were told as they came.
+func (p *program) showReport(made *plan.Plan, r *Report, told int, tries []present.TryRecord) error {
 	if r.CheckpointErr != nil {
 		p.screen.Note(present.Say("the audit log could not be signed: %s", text(r.CheckpointErr.Error())))
 	}
 	if p.screen.json {
-		return p.reportJSON(made, r, tries)
+		return p.reportJSON(made, r, told, tries)
 	}
 	s := &planSheet{page: page{screen: p.screen}, p: made, at: p.env.Now()}
 	s.result(r)
@@ -69,12 +70,19 @@ func (s *planSheet) verdicts(tries []present.TryRecord) {
 	}
 }
 
-func (p *program) reportJSON(made *plan.Plan, r *Report, tries []present.TryRecord) error {
-	id := made.ID()
-	for i := range r.Outcomes {
-		if err := p.screen.Record(present.OutcomeRecordOf(made, id, &r.Outcomes[i])); err != nil {
+func (p *program) outcomesJSON(made *plan.Plan, id string, list []record.Outcome) error {
+	for i := range list {
+		if err := p.screen.Record(present.OutcomeRecordOf(made, id, &list[i])); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (p *program) reportJSON(made *plan.Plan, r *Report, told int, tries []present.TryRecord) error {
+	id := made.ID()
+	if err := p.outcomesJSON(made, id, r.Outcomes[min(told, len(r.Outcomes)):]); err != nil {
+		return err
 	}
 	return p.screen.Record(&present.SummaryRecord{
 		Envelope: present.Envelope{Schema: present.SchemaSummary, Instance: made.Instance},

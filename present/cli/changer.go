@@ -38,6 +38,8 @@ type Request struct {
 type Step struct {
 	// Targets are how many there are, Settled how many have an outcome.
 	Targets, Settled int
+	// Outcomes are those that are new, in the order of the report.
+	Outcomes []record.Outcome
 	// Waiting is set while nothing is done until something is seen; hostile.
 	Waiting string
 	// Log is a line of the mail log about a message that is tried; hostile. Such

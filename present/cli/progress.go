@@ -14,11 +14,16 @@ import (
 // one line that is written over itself, so only a terminal gets it.
 type progress struct {
 	done atomic.Int64
+	// waiting is what is waited for, hostile; nil or empty while work goes on.
+	waiting atomic.Pointer[string]
 	stop chan struct{}
 	wait sync.WaitGroup
 }
 
 const progressEvery = time.Second
+
+// longestWait is the width of what is waited for: the line must not break.
+const longestWait = 40
 
 // watchProgress starts to tell. Nothing else may write to stderr until end. Of
 // work that cannot be counted, total being 0, it tells how long it has taken.
@@ -34,7 +39,11 @@ func (s *Screen) watchProgress(total int, of present.Words) *progress {
 		for told := false; ; told = true {
 			select {
 			case <-tick.C:
-				s.overwrite(progressLine(int(p.done.Load()), total, time.Since(began), of))
+				line := progressLine(int(p.done.Load()), total, time.Since(began), of)
+				if why := p.waiting.Load(); why != nil && *why != "" {
+					line = present.Say("%s; waits for %s", line, present.Hostile(*why).Words(longestWait))
+				}
+				s.overwrite(line)
 			case <-p.stop:
 				if told {
 					s.overwrite(present.Words{})
