@@ -16,8 +16,8 @@ type progress struct {
 	done atomic.Int64
 	// waiting is what is waited for, hostile; nil or empty while work goes on.
 	waiting atomic.Pointer[string]
-	stop chan struct{}
-	wait sync.WaitGroup
+	stop    chan struct{}
+	wait    sync.WaitGroup
 }
 
 const progressEvery = time.Second
