@@ -19,7 +19,7 @@ import (
 func TestPowerCuts(t *testing.T) {
 	for _, storage := range []lab.Storage{{Kind: "ext4", Bytes: 160 << 20}, {Kind: "xfs", Bytes: 300 << 20}} {
 		for _, v := range verbs() {
-			if !slices.Contains([]string{"hold", "delete", "restore"}, v.name) {
+			if !slices.Contains([]string{"hold", "put-off", "delete", "restore"}, v.name) {
 				continue
 			}
 			if !all() && storage.Kind == "xfs" && v.name != "delete" {
@@ -122,11 +122,11 @@ func (c *cutting) prepare(v verb, n int) []string {
 	// dies behind the first message where it may not.
 	_, err = c.Exec(c.ctx, "chmod", "0666", "/var/log/mail.log")
 	c.check(err)
-	if v.name == "restore" {
-		res, err := c.ExecWith(c.ctx, lab.ExecOptions{Stdin: lines(ids)}, program, "delete", "-", "--yes", "--reason", "crash test", "--state-dir", c.state)
+	if first := map[string]string{"restore": "delete", "put-off": "hold"}[v.name]; first != "" {
+		res, err := c.ExecWith(c.ctx, lab.ExecOptions{Stdin: lines(ids)}, program, first, "-", "--yes", "--reason", "crash test", "--state-dir", c.state)
 		c.check(err)
 		if res.Code != 0 {
-			c.Fatalf("delete: exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
+			c.Fatalf("%s: exit %d\n%s%s", first, res.Code, res.Stdout, res.Stderr)
 		}
 	}
 	_, err = c.Exec(c.ctx, "sync")
@@ -178,6 +178,8 @@ func (c *cutting) stillDone(v verb, id string, ledger *record.Ledger) {
 	switch v.name {
 	case "hold":
 		good = at == "[hold]"
+	case "put-off":
+		good = at == "[deferred]"
 	case "delete":
 		good = at == "[]" && kept(ledger, id)
 	case "restore":
