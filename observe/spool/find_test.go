@@ -64,6 +64,55 @@ func TestFindMeetsEveryPlace(t *testing.T) {
 	}
 }
 
+// TestFindAtIsNotMisled: where a message probably is says where to look first,
+// and settles nothing where another file lies there.
+func TestFindAtIsNotMisled(t *testing.T) {
+	s, in := testSpool(t, true, 1)
+	write := func(q postfix.Queue) (postfix.QueueID, uint64) {
+		id, err := s.Write(&forge.Message{Queue: q, Sender: "a@sender.example", Arrival: time.Now(), Recipients: []forge.Recipient{{Address: "one@dest.example"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(s.Path(q.String(), id), &st); err != nil {
+			t.Fatal(err)
+		}
+		return id, st.Ino
+	}
+	id, inode := write(postfix.Deferred)
+	other, otherInode := write(postfix.Hold)
+	if err := os.Rename(s.Path("hold", other), s.Path("hold", id)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReader(in, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		sought Sought
+		want   []uint64
+	}{
+		"as thought":            {Sought{id, postfix.Deferred, inode}, []uint64{inode}},
+		"another one is there":  {Sought{id, postfix.Hold, inode}, []uint64{inode, otherInode}},
+		"nothing is there":      {Sought{id, postfix.Incoming, inode}, []uint64{inode, otherInode}},
+		"nothing is known":      {Sought{ID: id}, []uint64{inode, otherInode}},
+		"it is the other one":   {Sought{id, postfix.Hold, otherInode}, []uint64{otherInode}},
+		"an inode that is gone": {Sought{id, postfix.Deferred, inode + otherInode}, []uint64{inode, otherInode}},
+	} {
+		found, err := r.FindAt(context.Background(), []Sought{c.sought})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint64
+		for _, f := range found[id] {
+			got = append(got, f.Inode)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: found %v, not %v", name, got, c.want)
+		}
+	}
+}
+
 func TestSumIsOfTheWholeFile(t *testing.T) {
 	s, in := testSpool(t, false, 1)
 	id, err := s.Write(&forge.Message{Sender: "a@sender.example", Arrival: time.Now(), Size: 200_000, Recipients: []forge.Recipient{{Address: "one@dest.example"}}})

@@ -115,6 +115,31 @@ func mutants() []mutant {
 			tests: []string{"./act/hand"},
 		},
 		{
+			name: "hold-known-by-its-id", file: "record/ledger.go",
+			old: "if !ours || !h.is(message) {", new: "if !ours {",
+			tests: []string{"./record"},
+		},
+		{
+			name: "first-place-believed", file: "observe/spool/find.go",
+			old: "met[0].Inode == want.Inode && ", new: "",
+			tests: []string{"./observe/spool"},
+		},
+		{
+			name: "due-done-twice", file: "operate/due.go",
+			old: "if saved[i].Due == d.Entry {", new: "if false {",
+			tests: []string{"./operate"},
+		},
+		{
+			name: "anybody's-state", file: "act/hand/server.go",
+			old: "if int(st.Uid) != os.Geteuid() && st.Uid != 0 || others {", new: "if false && others {",
+			tests: []string{"./test/crash", "-run", "TestLinksInTheState"},
+		},
+		{
+			name: "hang-up-ends-a-run", file: "cmd/holdfast/change.go",
+			old: "signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)", new: "signal.Ignore(syscall.SIGPIPE)",
+			tests: []string{"./test/crash", "-run", "TestInterruptedAndHungUp"},
+		},
+		{
 			name: "pack-not-synced", file: "durable/create.go",
 			old: "err = c.file.Sync()", new: "err = error(nil)",
 			tests: []string{"./test/crash", "-run", "TestPowerCuts/ext4_delete"},
