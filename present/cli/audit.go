@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -45,6 +47,8 @@ type auditOptions struct {
 	limit int
 	key   string
 	file  string
+	// kept are files of checkpoints that somebody keeps elsewhere.
+	kept []string
 }
 
 func (p *program) auditCommand() *cobra.Command {
@@ -107,18 +111,27 @@ func (p *program) auditVerifyCommand() *cobra.Command {
 	}
 	f := pflag.NewFlagSet("verify", pflag.ContinueOnError)
 	f.StringVar(&o.key, "key", "", "verify checkpoints by this `KEY`, kept elsewhere; else by the one that the log names itself")
+	f.StringArrayVar(&o.kept, "checkpoint", nil, "also verify by a checkpoint in this `FILE`, kept elsewhere: it finds a log that was put back; may be repeated")
 	p.describe(cmd, verb{sections: []section{{"How it is checked", f}}, exits: readExits})
 	return cmd
 }
 
 func (p *program) auditExportCommand() *cobra.Command {
+	var checkpoint bool
 	cmd := &cobra.Command{
 		Use: "export", Short: "write the log as it is, for another machine", Args: cobra.NoArgs,
 		Long:    "Writes the lines of the audit log to stdout as they are. They are plain ASCII;\naudit verify on another machine checks them.",
-		Example: "  holdfast audit export > audit.log",
-		RunE:    p.run(func(ctx context.Context, _ []string) error { return p.auditExport(ctx) }),
+		Example: "  holdfast audit export > audit.log\n  holdfast audit export --checkpoint | mail -s 'audit log' somebody@elsewhere.example",
+		RunE: p.run(func(ctx context.Context, _ []string) error {
+			if checkpoint {
+				return p.exportCheckpoint(ctx)
+			}
+			return p.auditExport(ctx)
+		}),
 	}
-	p.describe(cmd, verb{exits: readExits})
+	f := pflag.NewFlagSet("export", pflag.ContinueOnError)
+	f.BoolVar(&checkpoint, "checkpoint", false, "only the newest signed checkpoint, to be kept where nobody of this host can change it")
+	p.describe(cmd, verb{sections: []section{{"What is written", f}}, exits: readExits})
 	return cmd
 }
 
@@ -385,8 +398,30 @@ func (p *program) showEntry(e *record.Entry) error {
 	return nil
 }
 
+// keptCheckpoints reads files of checkpoints. One in which there is none would
+// prove nothing and look as if it did.
+func keptCheckpoints(paths []string) ([]byte, error) {
+	var all []byte
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, usageError("", "--checkpoint: %w", err)
+		}
+		if audit.LastCheckpoint(text) == "" {
+			return nil, usageError("holdfast audit export --checkpoint writes one", "--checkpoint: there is none in %s", present.Shell(path))
+		}
+		all = append(append(all, text...), '\n')
+	}
+	return all, nil
+}
+
 func (p *program) auditVerify(ctx context.Context, o *auditOptions) error {
+	kept, err := keptCheckpoints(o.kept)
+	if err != nil {
+		return err
+	}
 	return p.withLog(ctx, o.file, func(log io.Reader, checkpoints []byte) error {
+		checkpoints = slices.Concat(checkpoints, []byte("\n"), kept)
 		r, err := audit.Verify(log, checkpoints, o.key)
 		if err != nil {
 			return err
@@ -447,6 +482,20 @@ func unverified(r *audit.Report) error {
 
 // auditExport writes the log as it is: unless a byte in it is none that a log
 // can have, and that a terminal might obey.
+func (p *program) exportCheckpoint(ctx context.Context) error {
+	return p.withLog(ctx, "", func(_ io.Reader, checkpoints []byte) error {
+		last := audit.LastCheckpoint(checkpoints)
+		if last == "" {
+			return &postfix.Error{Kind: postfix.Failed, Err: errors.New("there is no checkpoint: nothing was ever changed here"), Hint: "the first verb that changes something signs one"}
+		}
+		for _, line := range strings.Split(strings.TrimSuffix(last, "\n"), "\n") {
+			// Base64, digits, and the dash with which signatures begin.
+			p.screen.Line(text(line))
+		}
+		return nil
+	})
+}
+
 func (p *program) auditExport(ctx context.Context) error {
 	return p.withLog(ctx, "", func(log io.Reader, _ []byte) error {
 		buf := make([]byte, 1<<16)

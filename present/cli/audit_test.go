@@ -214,6 +214,34 @@ func TestVerifyOfARealLog(t *testing.T) {
 	if r := s.run(t, 80, "", "audit", "verify", file); r.code != exitDone {
 		t.Errorf("a copy: exit %d: %s", r.code, r.stderr)
 	}
+	// Log and checkpoints are put back together: one that was kept elsewhere,
+	// as export writes it, finds that.
+	kept := filepath.Join(t.TempDir(), "kept")
+	if r := s.run(t, 80, "", "audit", "export", "--checkpoint"); r.code != exitDone {
+		t.Errorf("export of the checkpoint: exit %d: %s", r.code, r.stderr)
+	} else if err := os.WriteFile(kept, []byte(r.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.run(t, 80, "", "audit", "verify", "--checkpoint", kept); r.code != exitDone || !strings.Contains(r.stdout, "2 checkpoints fit") {
+		t.Errorf("with the kept checkpoint: exit %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	now := *s
+	s.log, s.checkpoints = bytes.Join(lines[:3], nil), nil
+	if r := s.run(t, 80, "", "audit", "verify"); r.code != exitDone {
+		t.Errorf("the roll-back is not good enough to test with: %s", r.stdout)
+	}
+	if r := s.run(t, 80, "", "audit", "verify", "--checkpoint", kept); r.code != exitFailed || !strings.Contains(r.stdout, "entry 4") {
+		t.Errorf("a log that was put back: exit %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	if r := s.run(t, 80, "", "audit", "export", "--checkpoint"); r.code != exitFailed {
+		t.Errorf("without a checkpoint: exit %d: %s", r.code, r.stdout)
+	}
+	*s = now
+	for _, path := range []string{file, filepath.Join(t.TempDir(), "none")} {
+		if r := s.run(t, 80, "", "audit", "verify", "--checkpoint", path); r.code != exitUsage {
+			t.Errorf("no checkpoint in %s: exit %d: %s", path, r.code, r.stderr)
+		}
+	}
 	if r := s.run(t, 80, "", "audit", "show", "9"); r.code != exitFailed {
 		t.Errorf("an entry that is not there: exit %d", r.code)
 	}

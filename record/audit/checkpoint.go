@@ -143,6 +143,29 @@ type split struct {
 	cut  int      // not written to their end
 }
 
+// LastCheckpoint is the last whole checkpoint of a file of them, "" where there
+// is none. It is not verified.
+func LastCheckpoint(text []byte) string {
+	parts := strings.Split("\n"+string(text), "\n"+origin+"\n")
+	for _, part := range slices.Backward(parts[1:]) {
+		msg := origin + "\n" + strings.TrimRight(part, "\n") + "\n"
+		if signatureOf(msg) != "" {
+			return msg
+		}
+	}
+	return ""
+}
+
+// signatureOf is what a note is signed with, "" where that is not whole.
+func signatureOf(msg string) string {
+	_, signature, _ := strings.Cut(msg, "\n\n\u2014 "+signerName+" ")
+	signature, _, _ = strings.Cut(signature, "\n")
+	if len(signature) < signatureLength {
+		return ""
+	}
+	return signature
+}
+
 // splitCheckpoints reads notes that follow each other, as the file of
 // checkpoints holds them and as somebody may have added one from elsewhere.
 func splitCheckpoints(text []byte, verifier note.Verifier) split {
@@ -152,9 +175,7 @@ func splitCheckpoints(text []byte, verifier note.Verifier) split {
 			continue // what stands in front of the first
 		}
 		msg := origin + "\n" + strings.TrimRight(part, "\n") + "\n"
-		_, signature, _ := strings.Cut(msg, "\n\n\u2014 "+signerName+" ")
-		signature, _, _ = strings.Cut(signature, "\n")
-		if len(signature) < signatureLength {
+		if signatureOf(msg) == "" {
 			s.cut++
 			continue
 		}
