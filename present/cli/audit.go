@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"holdfast/operate"
 	"holdfast/plan"
 	"holdfast/postfix"
 	"holdfast/present"
@@ -320,6 +321,15 @@ func tell(e *record.Entry) told {
 		var b record.SavedBody
 		if err = json.Unmarshal(e.Detail, &b); err == nil {
 			t.what = present.Say("snapshot %s of %s saved, by %s", text(b.Name), present.Plural(b.Messages, "message", "messages"), text(b.By.Name()))
+		}
+	case record.Due, record.DueDone:
+		var b record.DueBody
+		if err = json.Unmarshal(e.Detail, &b); err == nil {
+			duty := dutyWords(&operate.Duty{DueBody: b})
+			t.what = present.Say("%s is due at %s, asked for by %s", duty, text(b.When.UTC().Format("2006-01-02 15:04:05 UTC")), text(b.By.Name()))
+			if e.Kind == record.DueDone {
+				t.what = present.Say("%s is done: %s", duty, text(b.Text))
+			}
 		}
 	default:
 		t.what = text(string(e.Detail))

@@ -290,7 +290,9 @@ func TestKeptPlans(t *testing.T) {
 func TestHostileTextReachesNoRecord(t *testing.T) {
 	for _, attack := range attacks {
 		entries := history(attack)
-		entries = append(entries, entryOf{record.Saved, 0, nil, record.SavedBody{Name: attack}})
+		entries = append(entries, entryOf{record.Saved, 0, nil, record.SavedBody{Name: attack}},
+			entryOf{record.Due, 0, nil, record.DueBody{What: attack, Object: attack, When: at, By: plan.Who{User: attack}}},
+			entryOf{record.DueDone, 9, nil, record.DueBody{What: attack, Object: attack, Text: attack}})
 		entries[3].body = map[string]any{"plan": 7, "verb": attack} // a body that does not decode
 		s := &shelf{bench: bench{plan: sealed(plan.Hold, 2)}, log: logOf(t, entries...)}
 		poison(reflect.ValueOf(&s.plan.Effects), attack)

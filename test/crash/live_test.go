@@ -20,18 +20,45 @@ import (
 // command calls delivered the providers have, once.
 
 // balances has the command account for everything since a snapshot, and holds
-// that against the providers: nothing is called delivered that is not, and
-// nothing unproven.
+// that against what the providers have: nothing is called delivered that is not
+// there, nothing that is there is called anything else, and nothing is unproven.
 func (r *relay) balances() {
 	r.Helper()
 	res := r.run("account", "-o", "json", "--each")
 	if res.Code != 0 {
 		r.Errorf("account: exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
 	}
-	for _, fate := range []string{"unproven", "deleted-by-other"} {
-		if strings.Contains(res.Stdout, `"fate":"`+fate+`"`) {
-			r.Errorf("the books have something %s:\n%s", fate, res.Stdout)
+	there := make(map[string]int)
+	ledger, err := r.Ledger()
+	r.check(err)
+	for _, e := range ledger {
+		there[e.Rcpt]++
+	}
+	delivered, told := 0, 0
+	for line := range strings.Lines(res.Stdout) {
+		var fate struct {
+			Schema, Recipient, Fate, Grade string
 		}
+		r.check(json.Unmarshal([]byte(line), &fate))
+		if fate.Schema != "holdfast.fate/1" {
+			continue
+		}
+		told++
+		switch n := there[fate.Recipient]; {
+		case fate.Fate == "delivered" && n == 0:
+			r.Errorf("%s is called delivered, %s, and no provider has it", fate.Recipient, fate.Grade)
+		case fate.Fate == "delivered":
+			delivered++
+		case fate.Fate == "moved": // its successor has a line of its own
+		case n > 0:
+			r.Errorf("%s is called %s, and a provider has it", fate.Recipient, fate.Fate)
+		}
+		if fate.Fate == "unproven" || fate.Fate == "deleted_by_other" {
+			r.Errorf("%s is %s", fate.Recipient, fate.Fate)
+		}
+	}
+	if delivered != len(there) || told < delivered {
+		r.Errorf("%d of %d recipients are called delivered, and the providers have %d", delivered, told, len(there))
 	}
 }
 
