@@ -80,6 +80,34 @@ func TestForgedRemovalIsNoDelivery(t *testing.T) {
 	}
 }
 
+// TestForgedRequeueIsNoMove is attack A-19: a local user gives his own message
+// out for somebody's that was taken in anew.
+func TestForgedRequeueIsNoMove(t *testing.T) {
+	// As a line that anybody can write.
+	m, x, from := forging(t, 0o666)
+	m.wait()
+	y := m.put("mallory@example.org", []string{"a@example.net", "b@example.net"}, postfix.Deferred)
+	m.line("postfix/postsuper[97]: %s: requeued", x.ID)
+	m.line("postfix/pickup[98]: %s: uid=104 from=<%s> orig_id=%s", y.ID, x.Sender, x.ID)
+	m.leave(x)
+	book := Balance(from, m.snapshot(), m.steps(from), nil)
+	for _, target := range book.Targets {
+		if target.ID == x.ID && target.Evidence.Grade == Proved {
+			t.Errorf("a line that anybody can write proves that %s is %s", target.Recipient, target.Fate)
+		}
+	}
+	// As the sender of a message of his own, where only Postfix writes.
+	m, x, from = forging(t, 0o640)
+	m.wait()
+	y = m.put("mallory@example.org", []string{"a@example.net", "b@example.net"}, postfix.Deferred)
+	m.line("postfix/pickup[98]: %s: uid=1000 from=<s@example.org> orig_id=%s>", y.ID, x.ID)
+	m.leave(x)
+	book = Balance(from, m.snapshot(), m.steps(from), nil)
+	if got := fates(book, x.ID); got != "a@example.net unproven unproven, b@example.net unproven unproven" {
+		t.Errorf("a sender's address moved a message: %s", got)
+	}
+}
+
 // TestSuppressedLinesTakeTheProof: what else was logged then may have been of
 // another message with the same ID.
 func TestSuppressedLinesTakeTheProof(t *testing.T) {
