@@ -201,6 +201,7 @@ func (r *relay) inode(path string) uint64 {
 func TestHoldOfAMilterIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	r := up(t)
+	r.must("snapshot", "save")
 	mine := r.deferred(3)
 	r.check(r.SetParams(r.ctx, "", "smtpd_milters=inet:"+milterAddress))
 	r.check(r.Postfix(r.ctx, "", "reload"))
@@ -224,6 +225,7 @@ func TestHoldOfAMilterIsLeftAlone(t *testing.T) {
 	}
 	r.must("release", "--all", "--foreign", "--anyway", "--yes", "--reason", "the scanner was wrong")
 	r.allArrive()
+	r.balances()
 }
 
 // TestInterruptedAndHungUp: Ctrl-C ends a run after the batch in hand and says
@@ -231,6 +233,7 @@ func TestHoldOfAMilterIsLeftAlone(t *testing.T) {
 func TestInterruptedAndHungUp(t *testing.T) {
 	t.Parallel()
 	r := up(t)
+	r.must("snapshot", "save")
 	const n = 400
 	ids := r.deferred(n)
 	r.many("hold", ids)
@@ -260,6 +263,7 @@ func TestInterruptedAndHungUp(t *testing.T) {
 		t.Errorf("after a hang-up %d are on hold", left)
 	}
 	r.allArrive()
+	r.balances()
 }
 
 // TestPolicyOfAFile: what holdfast.toml asks for is asked for: a ticket, a hold

@@ -22,6 +22,7 @@ import (
 func TestEightAtOnce(t *testing.T) {
 	t.Parallel()
 	r := up(t)
+	r.must("snapshot", "save")
 	ids := r.deferred(40)
 	var all sync.WaitGroup
 	codes := make([]int, 8)
@@ -53,6 +54,7 @@ func TestEightAtOnce(t *testing.T) {
 	}
 	r.must("audit", "verify")
 	r.allArrive()
+	r.balances()
 }
 
 // TestRivalAdministrator: somebody else holds, releases and deletes the same
@@ -105,6 +107,7 @@ func TestRivalAdministrator(t *testing.T) {
 func TestReloadInTheMiddleOfARelease(t *testing.T) {
 	t.Parallel()
 	r := up(t)
+	r.must("snapshot", "save")
 	ids := r.deferred(60)
 	r.many("hold", ids)
 	r.check(r.Cure("all"))
@@ -130,6 +133,7 @@ func TestReloadInTheMiddleOfARelease(t *testing.T) {
 		t.Errorf("exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
 	}
 	r.allArrive()
+	r.balances()
 }
 
 // TestDamagedMailIsNotRequeued: pickup deletes what it cannot read.
@@ -160,6 +164,7 @@ func TestDamagedMailIsNotRequeued(t *testing.T) {
 func TestHoldOfARuleIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	r := up(t)
+	r.must("snapshot", "save")
 	_, err := r.Exec(r.ctx, "postconf", "-e", "smtpd_sender_restrictions=check_sender_access static:HOLD")
 	r.check(err)
 	r.check(r.Postfix(r.ctx, "", "reload"))
@@ -182,6 +187,7 @@ func TestHoldOfARuleIsLeftAlone(t *testing.T) {
 		t.Errorf("exit %d\n%s%s", res.Code, res.Stdout, res.Stderr)
 	}
 	r.allArrive()
+	r.balances()
 }
 
 // TestFullDisk: the record has space set aside, so that a hold works on a disk
