@@ -47,6 +47,10 @@ crash: ## kill every changing verb at every system call, and count the mail (roo
 mutants: ## plant mistakes that lose mail in a copy of the tree; the tests must notice each (root)
 	go run ./test/mutants
 
+.PHONY: sim
+sim: ## replay against 5,000 generated providers in virtual time, and say how near it came to the best
+	go test -count=1 -timeout 30m -v -run TestProviders ./replay -args -providers 5000 -list 20
+
 .PHONY: lint
 lint: ## golangci-lint and shellcheck
 	scripts/setup
