@@ -106,7 +106,6 @@ type lane struct {
 	why     string // of Broken
 
 	window float64
-	most   float64 // bounds the window while the rate is being measured
 	top    float64 // more than this at once were refused; 0: not known
 	floor  float64 // as far as the echoes of one refusal lower top
 	flying int
@@ -122,6 +121,7 @@ type lane struct {
 	reacted  time.Time // refusals of what was let go before are echoes
 	epoch    time.Time // of the last refusal, or of the start
 	measured bool      // epoch is a refusal, so the burst was spent then
+	bounded  bool      // pace is only a bound: burst and rate together made it
 	spent    int       // what was taken before the first refusal,
 	from     time.Time // and since when
 	closed   time.Time // when it was refused after something had been taken
@@ -252,7 +252,7 @@ func (l *lane) raise(now time.Time) {
 		l.let, l.letAt = 0, now
 		l.calm = now.Add(max(500*time.Millisecond, l.span(5)))
 	}
-	if l.top > 0 && now.After(l.widen) && l.window >= l.top && (l.ceiling.Window == 0 || l.top < float64(l.ceiling.Window)) {
+	if l.top > 0 && now.After(l.widen) && float64(l.refused+1) <= math.Max(3, budget*float64(l.accepted)) && l.window >= l.top && (l.ceiling.Window == 0 || l.top < float64(l.ceiling.Window)) {
 		l.top++
 		l.window = l.top
 		l.widen = now.Add(l.narrow)
@@ -269,7 +269,7 @@ func (l *lane) affords(now time.Time) bool {
 		}
 		b *= 3
 	}
-	return float64(l.refused+max(1, l.echo)) <= max(2, b*float64(l.accepted))
+	return float64(l.refused+max(1, l.echo)) <= max(3, b*float64(l.accepted))
 }
 
 // span is how long n transactions take at the pace.
@@ -291,9 +291,9 @@ func (l *lane) result(now, sent time.Time, cost int, r Result) {
 	switch r.Kind {
 	case Accepted:
 		l.accepted += cost
-		l.success(now, cost)
+		l.success(now, sent, cost)
 	case Greylisted:
-		l.success(now, cost) // it was heard; when to come again is the message's affair
+		l.success(now, sent, cost) // it was heard; when to come again is the message's affair
 	case Throttled:
 		l.refused += cost
 		l.throttled(now, sent, r.Asked)
@@ -345,11 +345,14 @@ func (l *lane) share(k Kind, n int) float64 {
 	return float64(c) / float64(n)
 }
 
-func (l *lane) success(now time.Time, cost int) {
-	l.taken += cost
+func (l *lane) success(now, sent time.Time, cost int) {
 	l.heard += cost
 	l.lastTaken = now
 	l.failures = 0
+	if !sent.After(l.reacted) {
+		return // it belongs to what was before the refusal
+	}
+	l.taken += cost
 	l.reopened(now)
 	switch l.phase {
 	case Broken:
@@ -370,10 +373,6 @@ func (l *lane) success(now time.Time, cost int) {
 	if l.ceiling.Window > 0 {
 		bound = math.Min(bound, float64(l.ceiling.Window))
 	}
-	if l.measured && l.pace == 0 {
-		l.most += float64(cost) / 8
-		bound = math.Min(bound, l.most)
-	}
 	if l.window < bound {
 		l.window = math.Min(l.window+1, bound)
 	}
@@ -389,10 +388,10 @@ func (l *lane) reopened(now time.Time) {
 	l.closed = never
 	// Who was closed for a minute is asked no more often than a few times in one.
 	l.patience = max(firstPause, l.shut/4)
-	if l.pace == 0 && l.spent > 0 && l.shut > 3*firstPause {
+	if l.bounded && l.spent > 0 && l.shut > 3*firstPause {
 		// It counts by window: what it took before it closed is the window's, and
 		// there is no need to spend the next one at once too.
-		l.pace = below * float64(l.spent) / now.Sub(l.from).Seconds()
+		l.pace, l.bounded = math.Min(l.pace, below*float64(l.spent)/now.Sub(l.from).Seconds()), false
 		l.calm = now.Add(max(l.quiet, 2*l.shut))
 	}
 }
@@ -429,10 +428,13 @@ func (l *lane) throttled(now, sent time.Time, asked time.Duration) {
 		// The burst is spent. How large it was does not matter; what comes in
 		// from now on is the rate.
 		l.pause(now, firstPause)
-		l.most, l.window = math.Max(1, math.Floor(l.window/2)), 1
 		l.spent, l.from = l.taken, l.epoch
-	case l.pace == 0:
-		l.pace = lower * below
+		// Rate and burst together gave this much, so the rate alone is less: to
+		// come at it from above spends what is left, and then measures.
+		l.pace, l.bounded = lower, true
+	case l.bounded:
+		l.bounded, l.sure = false, l.taken >= recent
+		l.pace = math.Min(lower, l.pace) * below
 		l.pause(now, min(firstPause, l.span(3)))
 	case elapsed < 2*time.Second:
 		// So soon again means that the limit is another one now, or that the
@@ -442,7 +444,7 @@ func (l *lane) throttled(now, sent time.Time, asked time.Duration) {
 		l.pause(now, firstPause)
 	default:
 		l.sure = lower > 0.85*l.pace
-		if up := now.Sub(l.rise).Seconds(); !l.rise.IsZero() && up > 1 {
+		if up := now.Sub(l.rise).Seconds(); lower < 0.7*l.pace && !l.rise.IsZero() && up > 1 {
 			// The time before the rise says only what was asked for.
 			lower = math.Max(lower, float64(l.taken-l.before)/up)
 		}
@@ -482,8 +484,11 @@ func (l *lane) crowded(now, sent time.Time, inFlight int, asked time.Duration) {
 		l.window = 1
 		return
 	}
+	known := l.top > 0
 	l.top = math.Max(1, math.Min(math.Floor(l.window), float64(inFlight))-1)
-	l.floor = math.Ceil(l.top / 2)
+	if l.floor = l.top; !known {
+		l.floor = math.Ceil(l.top / 2)
+	}
 	l.window = l.top
 	l.narrow = min(2*l.narrow, longestQuiet)
 	l.widen = now.Add(l.narrow)
