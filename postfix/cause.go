@@ -76,6 +76,10 @@ func ParseCause(s string) (Cause, bool) {
 // cause is behind it, not in it.
 const suspended = "delivery temporarily suspended: "
 
+// Suspended says that a reason is of a delivery that was not tried, because the
+// queue manager holds its destination dead.
+func Suspended(reason string) bool { return strings.HasPrefix(reason, suspended) }
+
 // FirstReason strips the mark of a suspended destination, however often it was
 // put on, and returns the reason that caused the suspension.
 func FirstReason(reason string) string {
